@@ -1,0 +1,1 @@
+"""The recipes: one file, one published number. Installed as `vitax.configs`."""

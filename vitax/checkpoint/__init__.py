@@ -1,0 +1,1 @@
+"""Save, verify, restore and warm start. Imports core and parallel."""

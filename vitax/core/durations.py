@@ -1,0 +1,64 @@
+"""Durations in any unit: ``{"steps": n}``, ``{"epochs": n}``, ``{"examples": n}``, ``{"fraction": f}``."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from vitax.core.errors import UserError, suggest
+
+UNITS = ("steps", "epochs", "examples", "fraction")
+
+
+@dataclasses.dataclass(frozen=True)
+class Duration:
+    """A length of training in one of four units.
+
+    Attributes:
+      value: how many.
+      unit: ``steps``, ``epochs`` (of the training set), ``examples`` or
+        ``fraction`` (of the whole run, 0 to 1).
+    """
+
+    value: float
+    unit: str
+
+    @classmethod
+    def parse(cls, spec: Mapping[str, float] | None, where: str) -> "Duration | None":
+        """Reads ``{unit: value}``; None stays None.
+
+        Raises:
+          UserError: not exactly one unit, an unknown one, or a negative value.
+        """
+        if spec is None:
+            return None
+        if not isinstance(spec, Mapping):
+            raise UserError(f"{where}: expected one of {{{', '.join(UNITS)}}} with a number, got {spec!r}.")
+        given = {k: v for k, v in spec.items() if v is not None}
+        for key in given:
+            if key not in UNITS:
+                raise UserError(f'{where}: unknown unit "{key}".{suggest(key, UNITS)} Valid: {", ".join(UNITS)}.')
+        if len(given) != 1:
+            raise UserError(f"{where}: set exactly one of {', '.join(UNITS)}; got {sorted(given) or 'none'}.")
+        ((unit, value),) = given.items()
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise UserError(f"{where}.{unit}: expected a number of at least 0, got {value!r}.")
+        if unit == "fraction" and value > 1:
+            raise UserError(f"{where}.fraction: expected 0 to 1, got {value!r}.")
+        return cls(value, unit)
+
+    def steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> int:
+        """Converts to whole steps, rounded to the nearest.
+
+        Args:
+          batch_size: examples a step.
+          num_examples: examples an epoch.
+          total_steps: length of the run; needed for ``fraction`` only.
+        """
+        if self.unit == "steps":
+            return round(self.value)
+        if self.unit == "epochs":
+            return round(self.value * num_examples / batch_size)
+        if self.unit == "examples":
+            return round(self.value / batch_size)
+        if total_steps is None:
+            raise UserError("A duration in `fraction` needs the length of the run; give it in steps or epochs.")
+        return round(self.value * total_steps)

@@ -1,0 +1,1 @@
+"""Chips, FLOPs and the ledger. Imports core alone."""

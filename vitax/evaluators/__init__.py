@@ -1,0 +1,1 @@
+"""Exact evaluation of a state on a data source. Imports core, parallel, data, objectives and train."""

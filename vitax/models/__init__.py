@@ -1,0 +1,1 @@
+"""One model family a file, published sizes as tables. Imports core and layers."""

@@ -1,0 +1,1 @@
+"""Losses and tasks: arrays -> loss. Imports core, layers and models."""

@@ -1,0 +1,1 @@
+"""Schedules and optimisers: plain specs -> optax. Imports core alone."""
