@@ -1,0 +1,232 @@
+"""Saving and restoring train states: asynchronous, atomic, verified.
+
+One folder a step, written by Orbax under a temporary name and renamed when whole.
+Beside the arrays travel, in the same atomic rename, the digest of every array and
+plain metadata (recipe, data fingerprint, ledger), themselves under a SHA-256. The
+layout on disk is a nested dictionary of leaf names, so it does not depend on the
+Python classes of an optimiser, the mesh or the sharding.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+
+from vitax.checkpoint import digest
+from vitax.core import tree
+from vitax.core.errors import UserError
+from vitax.parallel import hosts
+
+log = logging.getLogger("vitax")
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be trusted; the message says which array or file."""
+
+
+def _nested(state: Any) -> dict[str, Any]:
+    return flax.traverse_util.unflatten_dict(dict(tree.named_leaves(state)), sep="/")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # A failed read makes TensorStore and Orbax print hundreds of lines; ours is one.
+    loggers = [logging.getLogger(n) for n in ("absl", "orbax")]
+    levels = [x.level for x in loggers]
+    for x in loggers:
+        x.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for x, level in zip(loggers, levels):
+            x.setLevel(level)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Complete steps in a checkpoint folder, ascending. Temporary folders do not count."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def read_metadata(directory: Path, step: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Metadata and digests of a step, without touching its arrays.
+
+    Raises:
+      Damaged: unreadable, or not what was written.
+    """
+    try:
+        custom = json.loads((directory / str(step) / "_CHECKPOINT_METADATA").read_text())["custom_metadata"]
+        payload = custom["payload"]
+        if hashlib.sha256(payload.encode()).hexdigest() != custom["sha256"]:
+            raise Damaged("metadata does not match its SHA-256")
+        content = json.loads(payload)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"metadata unreadable ({type(error).__name__}: {error})") from error
+    return content["metadata"], content["digests"]
+
+
+def load(directory: Path, step: int, abstract: Any) -> Any:
+    """Loads and verifies the leaves that ``abstract`` names (all, or a sub-tree).
+
+    Args:
+      directory: the folder of steps.
+      step: which.
+      abstract: a tree of ``ShapeDtypeStruct`` with shardings; its leaf names must be
+        in the checkpoint with the same shapes and dtypes. Leaves of the checkpoint
+        that it does not name are not read.
+
+    Raises:
+      UserError: names, shapes or dtypes differ (both sides are printed).
+      Damaged: a file is unreadable or an array is not what was written.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    _, digests = read_metadata(directory, step)
+    named = tree.named_leaves(abstract)
+    found = {name: text.rsplit(" ", 1)[0] for name, text in digests.items()}
+    lines = [f"missing     {n}: expected {tree.describe(x)}" for n, x in named if n not in found]
+    lines += [
+        f"mismatched  {n}: expected {tree.describe(x)}, found {found[n]}"
+        for n, x in named
+        if n in found and found[n] != tree.describe(x)
+    ]
+    if lines:
+        shown = "\n  ".join(lines[:20] + ([f"... and {len(lines) - 20} more"] if len(lines) > 20 else []))
+        raise UserError(f"{directory / str(step)} does not hold this model:\n  {shown}")
+    want: dict[str, Any] = dict.fromkeys(digests, ocp.PLACEHOLDER)
+    want.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in named})
+    nested = flax.traverse_util.unflatten_dict(want, sep="/")
+    me = jax.process_index()
+    # Each process reads alone: Orbax's own barrier would hang the others for minutes
+    # where one of them finds a truncated file.
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"vitax{me}"
+    )
+    state, problem = None, ""
+    try:
+        with _quiet(), ocp.Context(multiprocessing_options=options):
+            state = ocp.load(directory / str(step), nested)
+    except Exception as error:  # whatever the storage layer raises, the step is not usable
+        problem = f"unreadable ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+    problems = [p for p in hosts.agree("restore", problem) if p]
+    if problems:
+        raise Damaged(problems[0])
+    flat = flax.traverse_util.flatten_dict(state, sep="/")
+    loaded = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name, _ in named])
+    # The digest is one global value: every process sees the same, and decides alike.
+    wrong = [n for n, text in digest.manifest(loaded).items() if text != digests[n]]
+    if wrong:
+        raise Damaged(f"{len(wrong)} of {len(named)} arrays are not what was written: {', '.join(wrong[:3])}")
+    return loaded
+
+
+class Store:
+    """The checkpoints of one run.
+
+    Attributes:
+      directory: the folder of steps.
+      last_saved: newest step that this object saved or restored.
+    """
+
+    def __init__(self, directory: Path, keep: int = 3, keep_every: int | None = None):
+        """Opens the folder.
+
+        Args:
+          directory: made if it does not exist.
+          keep: how many of the newest steps stay.
+          keep_every: steps that are multiples of it stay for ever.
+        """
+        from orbax.checkpoint import v1 as ocp
+
+        self.directory = directory.absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        policies = ocp.training.preservation_policies
+        policy: Any = policies.LatestN(keep)
+        if keep_every:
+            policy = policies.AnyPreservationPolicy([policy, policies.EveryNSteps(keep_every)])
+        self._policy = policy
+        self._writer: Any = None
+        self.last_saved: int | None = None
+
+    def _open(self) -> Any:
+        # Opened at the first save, after damaged steps were moved away: Orbax lists
+        # the folder once.
+        if self._writer is None:
+            from orbax.checkpoint import v1 as ocp
+
+            self._writer = ocp.training.Checkpointer(
+                self.directory, preservation_policy=self._policy, cleanup_tmp_directories=True
+            )
+        return self._writer
+
+    def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
+        """Starts to save ``state``; returns when the arrays are copied, not when written.
+
+        A step that is already there is left alone. An error of the save before this
+        one surfaces here.
+        """
+        if self.last_saved == step:
+            return
+        payload = json.dumps({"metadata": metadata, "digests": digest.manifest(state)}, sort_keys=True)
+        custom = {"payload": payload, "sha256": hashlib.sha256(payload.encode()).hexdigest()}
+        self._open().save_async(step, _nested(state), force=True, custom_metadata=custom)
+        self.last_saved = step
+
+    def wait(self) -> None:
+        """Blocks until the newest save is on disk; its error, if any, surfaces here."""
+        if self._writer is not None:
+            self._writer.wait()
+
+    def restore(self, abstract: Any, set_aside: bool = True) -> tuple[Any, dict[str, Any], int] | None:
+        """The newest step that is whole: (state, metadata, step), or None.
+
+        Damaged steps are named in the log and, with ``set_aside``, renamed to
+        ``STEP.damaged`` so that the run can write that step again; nothing is deleted.
+
+        Raises:
+          UserError: every step is damaged.
+        """
+        steps = steps_in(self.directory)
+        for step in reversed(steps):
+            try:
+                metadata, _ = read_metadata(self.directory, step)
+                state = load(self.directory, step, abstract)
+            except Damaged as problem:
+                log.warning("Checkpoint %s is damaged: %s. Trying the one before.", self.directory / str(step), problem)
+                if set_aside:
+                    self._set_aside(step)
+                continue
+            self.last_saved = step
+            return state, metadata, step
+        if steps:
+            raise UserError(
+                f"All checkpoints in {self.directory} are damaged (steps {', '.join(map(str, steps))}). "
+                "Start in another --workdir, or mend the files (renamed to STEP.damaged)."
+            )
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        hosts.agree("set-aside", str(step))  # nobody reads it any more
+        if jax.process_index() == 0:
+            (self.directory / str(step)).rename(self._free_name(f"{step}.damaged"))
+        hosts.agree("set-aside", "done")
+
+    def _free_name(self, name: str) -> Path:
+        number, path = 1, self.directory / name
+        while path.exists():
+            number += 1
+            path = self.directory / f"{name}{number}"
+        return path
+
+    def close(self) -> None:
+        """Waits for saves in flight and closes the writer."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,101 @@
+"""What a person sees: a table before step 1, a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+SHOWN = {"train/loss": "loss {:.4f}", "train/accuracy": "acc {:.3f}", "lr": "lr {:.2e}"}
+
+
+def console() -> Console:
+    """Progress goes to stderr; stdout is for results."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def count(n: float) -> str:
+    """1234567 -> ``1.23 M``."""
+    for unit in ("", "K", "M", "G", "T", "P"):
+        if abs(n) < 1000:
+            return f"{n:.3g} {unit}".strip()
+        n /= 1000
+    return f"{n:.3g} E"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in binary units: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(num_bytes) < 1024:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.3g} TiB"
+
+
+def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Prints one table of names and values."""
+    grid = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, value)
+    console().print(grid)
+
+
+class Bar:
+    """Progress of one run, quiet on all processes but the first."""
+
+    def __init__(self, total_steps: int, start: int, primary: bool = True):
+        self._primary = primary
+        self._console = console()
+        self._live: Progress | None = None
+        self._total, self._start, self._begun = total_steps, start, time.monotonic()
+        if primary and self._console.is_terminal:
+            self._live = Progress(
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._live.start()
+            self._task = self._live.add_task("train", total=total_steps, completed=start, note="")
+
+    def advance(self, step: int) -> None:
+        """Moves the bar; cheap, may be called every step."""
+        if self._live:
+            self._live.update(self._task, completed=step)
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the values of a logged step."""
+        if not self._primary:
+            return
+        parts = [text.format(values[name]) for name, text in SHOWN.items() if name in values]
+        if "examples_per_second" in values:
+            parts.append(f"{count(values['examples_per_second'])} ex/s")
+        if "data_wait_fraction" in values:
+            parts.append(f"data wait {values['data_wait_fraction']:.0%}")
+        parts += [f"{k} {v:.4f}" for k, v in values.items() if "/" in k and not k.startswith("train/")]
+        line = "  ".join(parts)
+        if self._live:
+            self._live.update(self._task, completed=step, note=line)
+            if any("/" in k and not k.startswith("train/") for k in values):
+                self._live.console.print(f"step {step}  {line}")
+        else:
+            done = max(step - self._start, 1)
+            eta = (time.monotonic() - self._begun) / done * (self._total - step)
+            self._console.print(f"step {step}/{self._total}  {line}  ETA {eta:.0f} s")
+
+    def say(self, text: str) -> None:
+        """One line of plain text."""
+        if self._primary:
+            (self._live.console if self._live else self._console).print(text)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
