@@ -1,0 +1,162 @@
+"""Warm start: parameters of one model into another, saying what happened to each."""
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vitax.checkpoint import store
+from vitax.core import tree
+from vitax.core.errors import UserError
+
+log = logging.getLogger("vitax")
+
+Resample = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+@dataclasses.dataclass
+class Placement:
+    """What a warm start did, by parameter name.
+
+    Attributes:
+      placed: taken as they are.
+      resampled: taken after resampling, with both shapes.
+      reset: kept at their fresh values, with the reason.
+      ignored: in the source and not in the model.
+    """
+
+    placed: list[str] = dataclasses.field(default_factory=list)
+    resampled: list[str] = dataclasses.field(default_factory=list)
+    reset: list[str] = dataclasses.field(default_factory=list)
+    ignored: list[str] = dataclasses.field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Lines for a person: counts, and every name that was not simply placed."""
+        lines = [f"placed {len(self.placed)} parameters as they are"]
+        for what, names in (("resampled", self.resampled), ("reset", self.reset), ("ignored", self.ignored)):
+            lines += [f"{what:<9} {name}" for name in names]
+        return lines
+
+
+def find(checkpoint: str, default_step: int | None = None) -> tuple[Path, int]:
+    """``DIR`` or ``DIR@STEP`` -> (folder of steps, step); the newest readable one by default.
+
+    Raises:
+      UserError: no such workdir or step; names what is there.
+    """
+    match = re.fullmatch(r"(.*?)(?:@(\d+))?", checkpoint)
+    assert match is not None
+    path = Path(match.group(1)).expanduser()
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    steps = store.steps_in(directory)
+    if not steps:
+        near = sorted(p.parent.name for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
+        hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
+        raise UserError(
+            f"--checkpoint {checkpoint}: no checkpoint in {path.absolute()} (looked for checkpoints/STEP/).{hint}"
+        )
+    if match.group(2) is not None:
+        step = int(match.group(2))
+        if step not in steps:
+            raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
+        return directory, step
+    for step in reversed(steps):
+        try:
+            store.read_metadata(directory, step)
+        except store.Damaged as problem:
+            log.warning("Checkpoint %s is damaged: %s. Trying the one before.", directory / str(step), problem)
+        else:
+            return directory, step
+    raise UserError(f"All checkpoints in {directory} are damaged (steps {', '.join(map(str, steps))}).")
+
+
+def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tuple[dict[str, jax.Array], str]:
+    """Parameters by name, averaged ones where the run kept them.
+
+    Args:
+      directory: the folder of steps.
+      step: which.
+      mesh: where to put them.
+      like: the parameters of the model they go into; equal shapes take their
+        sharding, all others are replicated.
+
+    Returns:
+      (name -> array, ``"ema"`` or ``"params"``).
+
+    Raises:
+      UserError: the step is damaged.
+    """
+    _, digests = store.read_metadata(directory, step)
+    root = "ema" if any(name.startswith("ema/") for name in digests) else "params"
+    whole = NamedSharding(mesh, PartitionSpec())
+    wanted = {name: (x.shape, x.sharding) for name, x in tree.named_leaves(like)} if like is not None else {}
+    abstract: dict[str, Any] = {}
+    for name, text in digests.items():
+        if not name.startswith(f"{root}/"):
+            continue
+        dtype, _, shape = text.split(" ")[0].rstrip("]").partition("[")
+        dims = tuple(int(n) for n in shape.split(",") if n)
+        expected, sharding = wanted.get(name.removeprefix(f"{root}/"), (None, whole))
+        abstract[name] = jax.ShapeDtypeStruct(dims, jnp.dtype(dtype), sharding=sharding if expected == dims else whole)
+    try:
+        loaded = store.load(directory, step, abstract)
+    except store.Damaged as problem:
+        raise UserError(
+            f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another with DIR@STEP."
+        ) from problem
+    return {name.removeprefix(f"{root}/"): leaf for name, leaf in loaded.items()}, root
+
+
+def place(
+    fresh: Any, source: Mapping[str, jax.Array], reset: Sequence[str], resample: Mapping[str, Resample]
+) -> tuple[Any, Placement]:
+    """Puts source parameters into a fresh tree.
+
+    Args:
+      fresh: freshly initialised parameters, in their final sharding.
+      source: name -> array.
+      reset: regular expressions of names that stay fresh.
+      resample: name -> function for arrays of that name whose shape differs.
+
+    Raises:
+      UserError: a shape differs and nothing says how to mend it, or nothing fits at all.
+    """
+    done = Placement()
+    done.ignored = sorted(source.keys() - {name for name, _ in tree.named_leaves(fresh)})
+    problems: list[str] = []
+
+    def one(name: str, leaf: jax.Array) -> jax.Array:
+        if tree.matches(name, reset):
+            done.reset.append(f"{name} {tree.describe(leaf)} (as asked)")
+            return leaf
+        if name not in source:
+            done.reset.append(f"{name} {tree.describe(leaf)} (not in the source)")
+            return leaf
+        value = source[name]
+        if value.shape == leaf.shape:
+            done.placed.append(name)
+            return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+        if name in resample:
+            done.resampled.append(f"{name} {list(value.shape)} -> {list(leaf.shape)}")
+            array = resample[name](np.asarray(value), leaf.shape).astype(leaf.dtype)
+            return jax.device_put(array, leaf.sharding)
+        problems.append(f"{name}: the source has {tree.describe(value)}, the model {tree.describe(leaf)}")
+        return leaf
+
+    params = tree.map_named(one, fresh)
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        raise UserError(
+            f"init_from: shapes differ:\n  {shown}\nAdd their names to init_from.reset to start them afresh, "
+            "or make the model like its source."
+        )
+    if not done.placed:
+        raise UserError("init_from: no parameter of the source fits the model; is it another family?")
+    return params, done

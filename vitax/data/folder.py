@@ -1,0 +1,104 @@
+"""Images in class folders: ``PATH/[SPLIT/]CLASS/IMAGE``."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vitax.core.errors import UserError, suggest
+from vitax.data import order, splits
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+LAYOUT = """  {path}/
+    {split}cat/  1.jpg  2.png ...
+    {split}dog/  3.webp ..."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """JPEG, PNG and WebP files in one folder a class; classes are numbered in sorted order.
+
+    Attributes:
+      path: the folder; ``~`` and paths relative to the working directory work.
+      split: sub-folder such as ``train``, with or without a slice (``train[:90%]``);
+        ``""`` or ``[:90%]`` where the class folders lie directly in ``path``. A slice
+        is taken of a fixed mixed order of the files, so every class is in it and
+        ``[:90%]`` and ``[90%:]`` are a deterministic split into two.
+    """
+
+    path: str
+    split: str = ""
+
+    @functools.cached_property
+    def _root(self) -> pathlib.Path:
+        return pathlib.Path(self.path).expanduser() / splits.parse(self.split, f"folder {self.path}")[0]
+
+    def _layout(self) -> str:
+        base = splits.parse(self.split, "folder")[0]
+        return "Expected:\n" + LAYOUT.format(path=self.path, split=f"{base}/" if base else "")
+
+    @functools.cached_property
+    def _listing(self) -> tuple[tuple[str, ...], list[str], np.ndarray, str]:
+        """Class names, relative paths, labels int32 [N], digest of the names."""
+        root, top = self._root, pathlib.Path(self.path).expanduser()
+        if not root.is_dir():
+            near = ""
+            if root != top and top.is_dir():
+                found = sorted(p.name for p in top.iterdir() if p.is_dir())
+                near = f" {self.path} holds {', '.join(found[:10]) or 'no folders'}.{suggest(root.name, found)}"
+            raise UserError(f"folder: no folder {root} (looked from {os.getcwd()}).{near} {self._layout()}")
+        classes, names, labels = [], [], []
+        for entry in sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")):
+            files = []
+            for folder, inner, inside in os.walk(root / entry):
+                inner.sort()
+                relative = pathlib.PurePath(folder).relative_to(root).as_posix()
+                files += [f"{relative}/{f}" for f in sorted(inside) if f.lower().endswith(SUFFIXES)]
+            classes.append(entry)
+            names += files
+            labels += [len(classes) - 1] * len(files)
+        if not names:
+            raise UserError(
+                f"folder: no images ({', '.join(SUFFIXES)}) in class folders of {root} (looked from {os.getcwd()}). "
+                + self._layout()
+            )
+        part = splits.parse(self.split, "folder")[1]
+        if part is not None:
+            # Mixed first: a slice of the sorted list would lack whole classes.
+            start, stop = splits.bounds(part, len(names))
+            chosen = np.sort(np.argsort([order.key(n) for n in names], kind="stable")[start:stop])
+            names, labels = [names[i] for i in chosen], [labels[i] for i in chosen]
+        digest = hashlib.blake2b("\n".join([*classes, *names]).encode(), digest_size=8).hexdigest()
+        return tuple(classes), names, np.array(labels, np.int32), digest
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._listing[0]
+
+    def __len__(self) -> int:
+        return len(self._listing[1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        _, names, labels, _ = self._listing
+        try:
+            with open(self._root / names[index], "rb") as file:
+                return {"image": file.read(), "label": int(labels[index])}
+        except OSError as error:
+            raise UserError(f"folder: cannot read {self._root / names[index]} ({error.strerror}).") from error
+
+    def describe(self, index: int) -> str:
+        return str(self._root / self._listing[1][index])
+
+    def fingerprint(self) -> dict[str, Any]:
+        classes, names, _, digest = self._listing
+        return {
+            "kind": "folder",
+            "split": self.split,
+            "num_examples": len(names),
+            "num_classes": len(classes),
+            "names_digest": digest,
+        }

@@ -1,0 +1,131 @@
+"""Prepared TensorFlow Datasets in ArrayRecord (or Parquet) files, read without TensorFlow."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+from typing import Any
+
+from vitax.core.errors import UserError
+
+# np.uint8 images come decoded where a feature is a plain tensor; Image features
+# travel as bytes and are decoded by the ops, several at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+
+    Attributes:
+      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
+        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
+      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
+      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
+      image_key: feature that holds the image.
+      label_key: feature that holds the integer label.
+    """
+
+    name: str = ""
+    split: str = "train"
+    data_dir: str | None = None
+    image_key: str = "image"
+    label_key: str = "label"
+
+    def _how_to_prepare(self, directory: str) -> str:
+        return (
+            "Prepare it once with:\n"
+            f"  python -c \"import tensorflow_datasets as tfds; tfds.builder('{self.name or 'NAME'}', "
+            f"data_dir='{directory}', file_format='array_record').download_and_prepare()\"\n"
+            "(that step needs `pip install tensorflow` for most data sets; vitax then reads it without), or convert "
+            "an existing copy with:\n"
+            "  tfds convert_format --dataset_dir=PREPARED_DIR --out_dir=NEW_DIR --out_file_format=array_record"
+        )
+
+    @functools.cached_property
+    def _builder(self) -> Any:
+        os.environ.setdefault("TFDS_DISABLE_WARNINGS", "1")
+        import tensorflow_datasets as tfds
+
+        directory = None if self.data_dir is None else pathlib.Path(self.data_dir).expanduser()
+        if directory is not None and not directory.is_dir():
+            raise UserError(
+                f"tfds: no folder {self.data_dir} (looked from {os.getcwd()}). Expected a TFDS data folder. "
+                + self._how_to_prepare(str(self.data_dir))
+            )
+        if directory is not None and (directory / "dataset_info.json").is_file():
+            return tfds.builder_from_directory(directory)
+        where = str(directory or "~/tensorflow_datasets")
+        if not self.name:
+            raise UserError(
+                f"tfds: no name, and {where} has no dataset_info.json. Give the name of a data set, or as data_dir "
+                f"the prepared folder NAME/VERSION itself. {self._how_to_prepare(where)}"
+            )
+        try:
+            # A prepared copy is found by its files; the code of the builder is not needed.
+            return tfds.builder(self.name, data_dir=directory, try_gcs=False)
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise UserError(
+                f'tfds: cannot find "{self.name}" in {where} ({reason[0] if reason else type(error).__name__}). '
+                + self._how_to_prepare(where)
+            ) from error
+
+    @functools.cached_property
+    def _data(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        builder = self._builder
+        where = str(builder.data_path)
+        if not builder.info.splits:
+            raise UserError(f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}")
+        for feature in (self.image_key, self.label_key):
+            if feature not in builder.info.features:
+                raise UserError(
+                    f'tfds: {self.name or where} has no feature "{feature}"; it has '
+                    f"{', '.join(sorted(builder.info.features))}. Set image_key and label_key."
+                )
+        decoders = {}
+        if isinstance(builder.info.features[self.image_key], tfds.features.Image):
+            decoders[self.image_key] = tfds.decode.SkipDecoding()
+        try:
+            return builder.as_data_source(self.split, decoders=decoders)
+        except NotImplementedError as error:
+            raise UserError(
+                f"tfds: {where} is prepared as {builder.info.file_format.value}, which allows no random access. "
+                + self._how_to_prepare(self.data_dir or "~/tensorflow_datasets")
+            ) from error
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f'tfds: cannot read split "{self.split}" of {self.name or where} '
+                f"({str(error).strip().splitlines()[0]}). It has {', '.join(sorted(builder.info.splits))}."
+            ) from error
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        names = getattr(self._builder.info.features[self.label_key], "names", None)
+        return None if names is None else tuple(names)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def _example(self, record: dict[str, Any]) -> dict[str, Any]:
+        return {"image": record[self.image_key], "label": int(record[self.label_key])}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._example(self._data[int(index)])
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        return [self._example(record) for record in self._data.__getitems__([int(i) for i in indices])]
+
+    def describe(self, index: int) -> str:
+        return f"example {index} of tfds {self._builder.info.full_name} {self.split}"
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "kind": "tfds",
+            "name": self._builder.info.full_name,
+            "split": self.split,
+            "image_key": self.image_key,
+            "label_key": self.label_key,
+            "num_examples": len(self),
+        }

@@ -1,0 +1,105 @@
+"""Exact top-1, top-5 and loss on any tail and any number of devices."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitax.core import axes, metrics
+from vitax.core.metrics import Mean
+from vitax.core.types import Batch, TrainState
+from vitax.data.pipeline import Pipeline
+from vitax.objectives import losses
+from vitax.train.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationEvaluator:
+    """Evaluates parameters, and their average (``ema/...``) where the recipe keeps one.
+
+    Attributes:
+      name: prefix of the metrics, e.g. ``val``.
+      pipeline: of the evaluation set; every example counts exactly once.
+      topk: besides ``accuracy`` (top-1), this many guesses (``top5_accuracy``).
+    """
+
+    name: str
+    pipeline: Pipeline
+    topk: int = 5
+
+    def build(self, program: Program) -> Callable[[TrainState], dict[str, float]]:
+        """Compiles nothing yet; the returned function does at its first call."""
+        predict = make_predict(program)
+        measure = make_measure(program, min(self.topk, program.objective.num_classes))  # type: ignore[attr-defined]
+
+        def over_all(params: Any, mutables: Any) -> dict[str, float]:
+            total: dict[str, Mean] | None = None
+            for batch in global_batches(program, self.pipeline):
+                means = measure(predict(params, mutables, batch), batch)
+                total = means if total is None else metrics.add(total, means)
+            assert total is not None
+            return metrics.compute(total)
+
+        def run(state: TrainState) -> dict[str, float]:
+            values = over_all(state.params, state.mutables)
+            if program.ema is not None:
+                values |= {f"ema/{k}": v for k, v in over_all(state.ema, state.mutables).items()}
+            return values
+
+        return run
+
+
+def global_batches(program: Program, pipeline: Pipeline) -> Iterator[Batch]:
+    """All evaluation batches as global arrays, the tail padded with ``mask`` False."""
+    for local in pipeline.eval_batches(pipeline.batch_size):
+        yield program.put(local)
+
+
+def make_predict(program: Program) -> Callable[[Any, Any, Batch], jax.Array]:
+    """(params, mutables, raw batch) -> float32 logits [B, classes], jitted on the program's mesh."""
+
+    @jax.jit
+    def predict(params: Any, mutables: Any, batch: Batch) -> jax.Array:
+        objective: Any = program.objective
+        with axes.resolving(program.rules.resolver(program.mesh)):
+            prepared = objective.prepare(batch, jax.random.key(0), train=False)
+            return objective.forward({"params": params, **mutables}, prepared).logits
+
+    return predict
+
+
+def make_measure(program: Program, topk: int) -> Callable[[jax.Array, Batch], dict[str, Mean]]:
+    """(logits, batch) -> sums of loss, accuracy and top-k accuracy."""
+
+    @jax.jit
+    def measure(logits: jax.Array, batch: Batch) -> dict[str, Mean]:
+        objective: Any = program.objective
+        label, mask = batch["label"], batch["mask"]
+        values = {
+            "loss": Mean.of(objective.loss_per_example(logits, label), mask),
+            "accuracy": Mean.of(losses.topk_correct(logits, label, 1), mask),
+        }
+        if topk > 1:
+            values[f"top{topk}_accuracy"] = Mean.of(losses.topk_correct(logits, label, topk), mask)
+        return values
+
+    return measure
+
+
+def predictions(program: Program, state: TrainState, pipeline: Pipeline) -> Iterator[tuple[np.ndarray, Any]]:
+    """(probabilities [n, classes], host batch without padding) of an evaluation set.
+
+    One process only: rows of other processes are not gathered.
+    """
+    predict = make_predict(program)
+    params = state.params if program.ema is None else state.ema
+    for local in pipeline.eval_batches(pipeline.batch_size):
+        logits = predict(params, state.mutables, program.put(local))
+        keep = np.asarray(local["mask"])
+        yield (
+            np.asarray(jax.nn.softmax(logits.astype(jnp.float32)))[keep],
+            {k: np.asarray(v)[keep] for k, v in local.items()},
+        )

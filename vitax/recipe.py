@@ -1,0 +1,415 @@
+"""ConfigDict -> Recipe: the one place where names meet classes.
+
+Building a recipe checks all of it (names, types, durations, what fits together)
+and touches neither a device nor the data; ``Recipe``'s methods make the live parts.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from vitax import config_files
+from vitax.construct import call, construct, fields_of
+from vitax.core.durations import Duration
+from vitax.core.errors import UserError, pick, suggest
+from vitax.core.types import DataSource, Evaluator, TrainState
+from vitax.cost import flops
+from vitax.data.image_ops import OPS
+from vitax.data.pipeline import Pipeline
+from vitax.data.sources import SOURCES
+from vitax.evaluators.classification import ClassificationEvaluator
+from vitax.models.table import MODELS
+from vitax.objectives.vision import Classification
+from vitax.optim.optimizers import OPTIMIZERS
+from vitax.optim.schedules import SCHEDULES
+from vitax.parallel.mesh import MeshSpec, build_mesh
+from vitax.parallel.rules import Rules
+from vitax.train.program import Program
+
+OBJECTIVES = {"classification": Classification}
+EVALUATORS = {"classification": ClassificationEvaluator}
+TOP_LEVEL = (
+    *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
+    *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed"),
+)
+REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
+# What a resumed run may change: none of these moves the numbers beyond rounding.
+FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint")
+# Where data lies and how it is read; the source's fingerprint says what it is.
+_FREE_DATA = ("data.threads", "data.prefetch", "data.source.path", "data.source.data_dir")
+DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """``data`` of a recipe (and of an evaluator, whose missing fields come from it).
+
+    Attributes:
+      source: spec of a data source.
+      num_examples: stated here so that plans never open data; checked at training.
+      num_classes: of the labels.
+      image_size: (height, width) of the images after ``ops``, or one number.
+      channels: of the images.
+      ops: specs of image ops, in order; an op whose ``size`` is left out makes images
+        of ``image_size``.
+      batch_size: examples a step, over all devices.
+      shuffle: a new permutation each epoch.
+      seed: of order and augmentation; the recipe's ``seed`` if left out.
+      threads: that decode; as many as there are cores if left out.
+      prefetch: batches made ahead.
+    """
+
+    source: Mapping[str, Any]
+    num_examples: int
+    num_classes: int
+    image_size: int | tuple[int, int]
+    channels: int = 3
+    ops: tuple[Any, ...] = ()
+    batch_size: int = 512
+    shuffle: bool = True
+    seed: int | None = None
+    threads: int | None = None
+    prefetch: int = 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+
+    def build_source(self, where: str = "data") -> DataSource:
+        """Opens the source and checks what the recipe states about it."""
+        source = construct(
+            SOURCES,
+            self.source,
+            f"{where}.source",
+            num_examples=self.num_examples,
+            num_classes=self.num_classes,
+            image_size=self.size,
+            channels=self.channels,
+        )
+        if len(source) != self.num_examples:
+            raise UserError(
+                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)}. "
+                f"Set --config.{where}.num_examples={len(source)} (schedules in epochs follow it)."
+            )
+        return source
+
+    def build_ops(self, where: str = "data") -> list[Any]:
+        """The image ops, with ``image_size`` where an op's size is left out."""
+        return [
+            construct(OPS, spec, f"{where}.ops.{i}", size=self.size, channels=self.channels)
+            for i, spec in enumerate(self.ops)
+        ]
+
+    def pipeline(self, seed: int, where: str = "data") -> Pipeline:
+        """The pipeline of this process."""
+        return Pipeline(
+            self.build_source(where),
+            self.build_ops(where),
+            batch_size=self.batch_size,
+            seed=seed if self.seed is None else self.seed,
+            shuffle=self.shuffle,
+            num_classes=self.num_classes,
+            image_size=self.size,
+            channels=self.channels,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointSpec:
+    """``checkpoint``: how often to save, and how many of the newest to keep."""
+
+    every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"epochs": 1})
+    keep: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSpec:
+    """``log``: how often to write metrics."""
+
+    every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"steps": 50})
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """``init_from``: where parameters start.
+
+    Attributes:
+      checkpoint: a workdir (``DIR`` or ``DIR@STEP``).
+      reset: regular expressions of parameters that start afresh though they fit.
+      positions: how position embeddings of another grid are resampled.
+    """
+
+    checkpoint: str
+    reset: tuple[str, ...] = ("^head/", "^pre_logits/")
+    positions: str = "linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Attributes:
+      config: the resolved plain data.
+      data, optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
+      duration: the length as given; ``total_steps`` has it in steps.
+      evaluators: name -> (spec, duration between evaluations).
+    """
+
+    config: dict[str, Any]
+    data: DataSpec
+    optimizer: Any
+    schedule: Any
+    duration: Duration
+    mesh_spec: MeshSpec
+    rules: Rules
+    checkpoint: CheckpointSpec
+    log: LogSpec
+    init_from: InitFrom | None
+    accumulate: int
+    seed: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps(self.duration, "duration")
+
+    def steps(self, spec: Duration | Mapping[str, float], where: str) -> int:
+        """A duration in steps of this recipe."""
+        duration = spec if isinstance(spec, Duration) else Duration.parse(spec, where)
+        assert duration is not None
+        total = None if where == "duration" else self.total_steps
+        return duration.steps(batch_size=self.data.batch_size, num_examples=self.data.num_examples, total_steps=total)
+
+    def every(self, spec: Mapping[str, float], where: str) -> int:
+        """An interval in steps, at least one."""
+        return max(self.steps(spec, where), 1)
+
+    def dtype(self, platform: str) -> str:
+        """The compute dtype on a platform (of the mesh's devices, not of this host)."""
+        stated = self.config.get("dtype") or "auto"
+        if stated != "auto":
+            return stated
+        return "float32" if platform == "cpu" else "bfloat16"
+
+    def model(self, platform: str = "cpu") -> Any:
+        """The model for a platform."""
+        return construct(
+            MODELS,
+            self.config["model"],
+            "model",
+            num_classes=self.data.num_classes,
+            image_size=self.data.size,
+            dtype=self.dtype(platform),
+            remat=self.config.get("remat") or "none",
+            unroll=self.config.get("unroll", True),
+        )
+
+    def objective(self, platform: str = "cpu") -> Any:
+        """The objective with its model."""
+        return construct(
+            OBJECTIVES,
+            self.config["objective"],
+            "objective",
+            model=self.model(platform),
+            num_classes=self.data.num_classes,
+        )
+
+    @property
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global batch."""
+        b = self.data.batch_size
+        return {
+            "image": jax.ShapeDtypeStruct((b, *self.data.size, self.data.channels), np.uint8),
+            "label": jax.ShapeDtypeStruct((b,), np.int32),
+            "mask": jax.ShapeDtypeStruct((b,), np.bool_),
+            "index": jax.ShapeDtypeStruct((b,), np.int32),
+        }
+
+    @functools.cached_property
+    def learning_rate(self) -> Any:
+        """step -> learning rate."""
+        return self.schedule.make(
+            self.optimizer.lr,
+            self.total_steps,
+            batch_size=self.data.batch_size,
+            num_examples=self.data.num_examples,
+        )
+
+    @functools.cached_property
+    def abstract_params(self) -> Any:
+        """Shapes of the parameters."""
+        from vitax.parallel.rules import unbox
+
+        objective = self.objective()
+        return unbox(jax.eval_shape(objective.init, jax.random.key(0), self.batch_spec))["params"]
+
+    def program(self, mesh: jax.sharding.Mesh | None = None) -> Program:
+        """The program on a mesh (by default on all devices)."""
+        mesh = build_mesh(self.mesh_spec) if mesh is None else mesh
+        return Program(
+            objective=self.objective(mesh.devices.flat[0].platform),
+            tx=self.optimizer.make(self.learning_rate, self.abstract_params),
+            batch_spec=self.batch_spec,
+            mesh=mesh,
+            rules=self.rules,
+            seed=self.seed,
+            accumulate=self.accumulate,
+            ema=self.optimizer.ema,
+            learning_rate=self.learning_rate,
+        )
+
+    @functools.cached_property
+    def forward_flops_per_example(self) -> float:
+        """Matrix products and convolutions of the forward pass, 2 FLOPs a multiply-accumulate."""
+        objective = self.objective()
+        one = {k: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for k, x in self.batch_spec.items()}
+        one["image"] = jax.ShapeDtypeStruct(one["image"].shape, jnp.float32)
+        variables = {"params": self.abstract_params}
+        return float(flops.count(objective.forward, variables, one).flops)
+
+    def evaluators(self) -> list[tuple[Evaluator, int]]:
+        """Live evaluators with their intervals in steps; opens their data."""
+        live = []
+        for name, spec in (self.config.get("evaluators") or {}).items():
+            where = f"evaluators.{name}"
+            data = evaluator_data(self.config, name)
+            own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
+            target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
+            pipeline = data.pipeline(self.seed, f"{where}.data")
+            live.append(
+                (
+                    call(target, {"name": name, "pipeline": pipeline, **own}, where),
+                    self.every(spec.get("every") or {"epochs": 1}, f"{where}.every"),
+                )
+            )
+        return live
+
+
+def evaluator_data(config: Mapping[str, Any], name: str) -> DataSpec:
+    """``data`` of an evaluator, completed from the recipe's own."""
+    where = f"evaluators.{name}.data"
+    own = dict(config["evaluators"][name].get("data") or {})
+    base = config["data"]
+    shared = ("num_classes", "image_size", "channels", "batch_size", "threads", "prefetch")
+    merged = {k: base[k] for k in shared if k in base} | {"shuffle": False} | own
+    return call(DataSpec, merged, where)
+
+
+def build(config: ConfigDict | Mapping[str, Any]) -> Recipe:
+    """Checks a config and gives it types.
+
+    Raises:
+      UserError: with the dotted path of what is wrong.
+    """
+    plain = _plain(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+    for key in plain:
+        if key not in TOP_LEVEL:
+            raise UserError(f"{key}: unknown part of a recipe.{suggest(key, TOP_LEVEL)} Valid: {', '.join(TOP_LEVEL)}.")
+    for key in REQUIRED:
+        if plain.get(key) is None:
+            raise UserError(f"{key}: missing from the recipe.")
+    init_from = plain.get("init_from")
+    init_from = {"checkpoint": init_from} if isinstance(init_from, str) else init_from
+    duration = Duration.parse(plain["duration"], "duration")
+    assert duration is not None
+    if (plain.get("dtype") or "auto") not in DTYPES:
+        raise UserError(f'dtype: "{plain["dtype"]}" is not one of {", ".join(DTYPES)}.')
+    recipe = Recipe(
+        config=plain,
+        data=call(DataSpec, plain["data"], "data"),
+        optimizer=construct(OPTIMIZERS, plain["optimizer"], "optimizer"),
+        schedule=construct(SCHEDULES, plain["schedule"], "schedule"),
+        duration=duration,
+        mesh_spec=call(MeshSpec, plain.get("mesh") or {}, "mesh"),
+        rules=Rules.build(plain.get("rules")),
+        checkpoint=call(CheckpointSpec, plain.get("checkpoint") or {}, "checkpoint"),
+        log=call(LogSpec, plain.get("log") or {}, "log"),
+        init_from=call(InitFrom, init_from, "init_from") if init_from else None,
+        accumulate=plain.get("accumulate") or 1,
+        seed=plain.get("seed") or 0,
+    )
+    _check(recipe)
+    return recipe
+
+
+def load(spec: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """``build`` of a recipe file with command-line overrides."""
+    return build(config_files.load(spec, overrides))
+
+
+def _check(recipe: Recipe) -> None:
+    """Builds everything that needs neither device nor data, so that errors come early."""
+    for where, value in (("accumulate", recipe.accumulate), ("seed", recipe.seed)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{where}: expected a whole number, got {value!r}.")
+    if recipe.total_steps < 1:
+        raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
+    recipe.objective()
+    recipe.data.build_ops()
+    _check_source(recipe.data, "data")
+    recipe.every(recipe.checkpoint.every, "checkpoint.every")
+    recipe.every(recipe.log.every, "log.every")
+    _ = recipe.learning_rate
+    for name, spec in (recipe.config.get("evaluators") or {}).items():
+        where = f"evaluators.{name}"
+        data = evaluator_data(recipe.config, name)
+        data.build_ops(f"{where}.data")
+        _check_source(data, f"{where}.data")
+        target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
+        valid = [*(n for n in fields_of(target) if n not in ("name", "pipeline")), "kind", "data", "every"]
+        for key in spec:
+            if key not in valid:
+                raise UserError(f"{where}.{key}: unknown field.{suggest(key, valid)} Valid: {', '.join(valid)}.")
+        recipe.every(spec.get("every") or {"epochs": 1}, f"{where}.every")
+
+
+def _check_source(data: DataSpec, where: str) -> None:
+    """Checks kind and field names of a source without opening it."""
+    target = pick(SOURCES, data.source.get("kind", ""), f"{where}.source.kind")
+    fields = fields_of(target)
+    for key in data.source:
+        if key != "kind" and key not in fields:
+            raise UserError(
+                f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Nested dicts and tuples of JSON types, whatever the config was made of."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(v) for v in value)
+    return value
+
+
+def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """What a resumed run must not change, as lines ``path: was -> is`` ([] = may go on)."""
+    free = FREE_ON_RESUME
+    if not recipe.schedule.depends_on_length:
+        free = (*free, "duration")
+    before, after = (
+        config_files.flatten({k: v for k, v in json.loads(json.dumps(c)).items() if k not in free and v is not None})
+        for c in (old, recipe.config)
+    )
+    lines = []
+    for key in sorted(before.keys() | after.keys()):
+        if key in _FREE_DATA or before.get(key) == after.get(key):
+            continue
+        lines.append(f"{key}: {before.get(key, '(default)')!r} -> {after.get(key, '(default)')!r}")
+    return lines
+
+
+__all__ = ["Recipe", "TrainState", "build", "evaluator_data", "load", "resume_differences"]

@@ -1,0 +1,161 @@
+"""A recipe and a workdir -> a finished run: everything around the loop."""
+
+import logging
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import vitax
+from vitax import recipe as recipes
+from vitax.checkpoint import warm_start
+from vitax.core import tree
+from vitax.core.errors import UserError
+from vitax.core.types import TrainState
+from vitax.data.pipeline import Pipeline, difference
+from vitax.layers.embed import resample_positions_to
+from vitax.parallel import hosts
+from vitax.parallel.rules import replicated
+from vitax.recipe import Recipe
+from vitax.train import loop, terminal
+from vitax.train.clock import Clock
+from vitax.train.program import Program
+from vitax.train.workdir import read_json, write_json
+
+log = logging.getLogger("vitax")
+
+
+def start_jax() -> None:
+    """Joins other processes where there are any, and turns the compilation cache on."""
+    hosts.start_distributed()
+    if not jax.config.jax_compilation_cache_dir:
+        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "vitax", "xla"))
+
+
+def train(recipe: Recipe, workdir: Path) -> int:
+    """Trains a recipe in a workdir, going on where an earlier start stopped.
+
+    Returns:
+      The exit code of the loop.
+
+    Raises:
+      UserError: the workdir belongs to another recipe, or the input is bad.
+      RunError: the run cannot go on.
+    """
+    clock = Clock()
+    _check_workdir(recipe, workdir)
+    start_jax()
+    primary = jax.process_index() == 0
+    program = recipe.program()
+    pipeline = recipe.data.pipeline(recipe.seed)
+    evaluators = recipe.evaluators()
+    if primary:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "recipe.json", recipe.config)
+        describe(recipe, program, workdir)
+    hosts.agree("workdir", "made")
+    run = loop.Run(
+        program=program,
+        pipeline=pipeline,
+        workdir=workdir,
+        total_steps=recipe.total_steps,
+        log_every=recipe.every(recipe.log.every, "log.every"),
+        checkpoint_every=recipe.every(recipe.checkpoint.every, "checkpoint.every"),
+        keep=recipe.checkpoint.keep,
+        evaluators=evaluators,
+        start=lambda: initial_state(recipe, program, workdir),
+        metadata=metadata(recipe, pipeline),
+        check_resume=lambda found: check_resume(recipe, pipeline, found),
+        model_flops_per_example=3.0 * recipe.forward_flops_per_example,
+    )
+    return loop.train(run, clock)
+
+
+def _check_workdir(recipe: Recipe, workdir: Path) -> None:
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir {workdir}: is a file; expected a folder.")
+    old = read_json(workdir / "recipe.json")
+    if old is not None and (workdir / "checkpoints").is_dir():
+        _refuse(recipes.resume_differences(old, recipe), workdir)
+
+
+def _refuse(lines: list[str], where: Any) -> None:
+    if lines:
+        raise UserError(
+            f"{where} holds a run of another recipe; going on would mix the two:\n  "
+            + "\n  ".join(lines)
+            + "\nUse the same settings, or another --workdir."
+        )
+
+
+def check_resume(recipe: Recipe, pipeline: Pipeline, found: dict[str, Any]) -> None:
+    """Refuses to go on from a checkpoint of another recipe or other data."""
+    lines = recipes.resume_differences(found["recipe"], recipe)
+    lines += difference(found["data"], pipeline.fingerprint())
+    _refuse(lines, "The checkpoint")
+
+
+def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
+    """Plain data that every checkpoint carries."""
+    names = getattr(pipeline.source, "class_names", None)
+    return {
+        "recipe": recipe.config,
+        "data": pipeline.fingerprint(),
+        "class_names": list(names) if names else None,
+        "versions": {"vitax": vitax.__version__, "jax": jax.__version__, "python": platform.python_version()},
+    }
+
+
+def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState:
+    """A fresh state, warm-started where the recipe says so."""
+    state = program.init()
+    if recipe.init_from is None:
+        return state
+    directory, step = warm_start.find(recipe.init_from.checkpoint)
+    source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
+    resample = {"pos_embedding": _resampler(recipe)}
+    params, placement = warm_start.place(state.params, source, recipe.init_from.reset, resample)
+    if jax.process_index() == 0:
+        console = terminal.console()
+        console.print(f"Warm start from {directory / str(step)} ({root}):")
+        for line in placement.lines():
+            console.print(f"  {line}")
+        write_json(workdir / "warm_start.json", {"source": str(directory / str(step)), **vars(placement)})
+    ema = jax.tree.map(lambda x: x.copy(), params) if program.ema is not None else {}
+    return state.replace(params=params, ema=ema)  # type: ignore[attr-defined]
+
+
+def _resampler(recipe: Recipe) -> warm_start.Resample:
+    model = recipe.model()
+    method = recipe.init_from.positions if recipe.init_from else "linear"
+    return lambda array, shape: resample_positions_to(array, shape, model.grid(recipe.data.size), method=method)
+
+
+def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
+    """Prints the table that stands before step 1."""
+    state, mesh = program.abstract_state, program.mesh
+    device = mesh.devices.flat[0]
+    model = recipe.config["model"]
+    per_device = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1) or "1 device"
+    epochs = recipe.total_steps * recipe.data.batch_size / recipe.data.num_examples
+    objective: Any = program.objective
+    rows = [
+        ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
+        ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
+        ("tokens", str(objective.model.num_tokens(recipe.data.size))),
+        ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
+        ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es)"),
+        ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
+        ("state", f"{terminal.size(per_device)} a device (parameters, optimiser, averages)"),
+        ("data", str(dict(recipe.data.source))),
+        ("workdir", str(workdir)),
+    ]
+    terminal.table("vitax train", rows)
+    whole = replicated(state, jax.tree.map(lambda x: x.sharding, state), mesh)
+    for line in whole:
+        log.warning("Large and replicated on every device (no rule shards it on this mesh): %s", line)
