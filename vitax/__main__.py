@@ -1,0 +1,182 @@
+"""The verbs: parse, call, nothing more."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import vitax
+from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
+
+VERBS = {
+    "train": "train a recipe in a workdir, going on where it stopped",
+    "eval": "evaluate a checkpoint exactly",
+    "predict": "classify image files with a checkpoint",
+    "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
+    "recipes": "list the recipes, with the numbers they reproduce",
+    "models": "list the published models: parameters, GMACs, tokens",
+    "cost": "show what a run has cost so far",
+    "report": "write report.html for a workdir",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.split("'")
+        if "invalid choice" in message and len(words) > 1:
+            message = f'unknown verb "{words[1]}".{suggest(words[1], VERBS)} Verbs: {", ".join(VERBS)}.'
+        raise UserError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="vitax",
+        description="Train transformers with JAX, and know what a run costs.",
+        epilog="Recipe fields are overridden as --config.optimizer.lr=3e-4 (any dotted path).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vitax {vitax.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    add = {
+        name: verbs.add_parser(name, help=text, description=text, allow_abbrev=False) for name, text in VERBS.items()
+    }
+    for name in ("train", "eval", "predict", "quickstart", "models", "recipes", "cost"):
+        if name != "train":
+            add[name].add_argument("--json", action="store_true", help="print one JSON value on stdout")
+    add["train"].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
+    add["train"].add_argument("--workdir", required=True, type=Path, help="where everything is left")
+    for name in ("eval", "predict"):
+        add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
+    add["predict"].add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add["predict"].add_argument("--topk", type=int, default=5)
+    add["quickstart"].add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    add["quickstart"].add_argument("--seeds", type=int, default=3, help="runs of each kind (default 3)")
+    add["models"].add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
+    add["recipes"].add_argument("pattern", nargs="?", default="*", help="shell pattern")
+    add["cost"].add_argument("--workdir", required=True, type=Path)
+    add["report"].add_argument("--workdir", required=True, type=Path)
+    return parser
+
+
+def _train(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import recipe
+
+    checked = recipe.load(args.config, rest)
+    from vitax import report, run
+
+    code = run.train(checked, args.workdir)
+    report.write_after_run(args.workdir)
+    return code
+
+
+def _eval(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import infer
+
+    result = infer.evaluate(args.checkpoint, rest)
+    _print(args, result, [f"{k}  {v:.4f}" for k, v in result["metrics"].items()] + [f"examples  {result['examples']}"])
+    return EXIT_DONE
+
+
+def _predict(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import infer
+
+    result = infer.predict(args.checkpoint, args.images, args.topk, rest)
+    lines = [
+        f"{row['file']}: " + ", ".join(f"{k['label']} {k['probability']:.3f}" for k in row["topk"]) for row in result
+    ]
+    _print(args, result, lines)
+    return EXIT_DONE
+
+
+def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import quickstart
+
+    result = quickstart.run_all(args.workdir, args.seeds, rest)
+    _print(args, result, quickstart.lines(result))
+    return EXIT_DONE
+
+
+def _recipes(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import catalogue
+
+    _no_more(rest)
+    rows = catalogue.recipes(args.pattern)
+    _print(args, rows, catalogue.recipe_lines(rows))
+    return EXIT_DONE
+
+
+def _models(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import catalogue
+
+    _no_more(rest)
+    rows = catalogue.models(args.pattern)
+    _print(args, rows, catalogue.model_lines(rows))
+    return EXIT_DONE
+
+
+def _cost(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import catalogue
+
+    _no_more(rest)
+    ledger = catalogue.ledger(args.workdir)
+    _print(args, ledger, catalogue.ledger_lines(ledger))
+    return EXIT_DONE
+
+
+def _report(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import report
+
+    _no_more(rest)
+    print(report.write(args.workdir))
+    return EXIT_DONE
+
+
+COMMANDS = {
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "quickstart": _quickstart,
+    "recipes": _recipes,
+    "models": _models,
+    "cost": _cost,
+    "report": _report,
+}
+
+
+def _no_more(rest: list[str]) -> None:
+    if rest:
+        raise UserError(f"Unknown argument {rest[0]}.")
+
+
+def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
+    print(json.dumps(value) if args.json else "\n".join(lines))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code (0 done, 1 failed, 2 bad input, 75, 130)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for noisy in ("absl", "orbax", "jax._src.xla_bridge"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        args, rest = _parser().parse_known_args(argv)
+        return COMMANDS[args.verb](args, rest)
+    except UserError as error:
+        print(f"vitax: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except RunError as error:
+        print(f"vitax: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def console() -> NoReturn:
+    """Entry point of the ``vitax`` command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,89 @@
+"""What there is: recipes, published models, the ledger of a workdir. Plain rows and lines."""
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+from vitax import config_files
+from vitax.core.errors import UserError, suggest
+from vitax.train.terminal import count
+from vitax.train.workdir import read_json
+
+
+def recipes(pattern: str = "*") -> list[dict[str, Any]]:
+    """Rows ``name, variant, paper, row, expected, core_days`` of all recipes and their listed variants."""
+    rows = []
+    for name in config_files.names():
+        loaded = config_files.module(name)
+        for variant in getattr(loaded, "VARIANTS", ("",)):
+            paper = (loaded.get_config(variant) if variant else loaded.get_config()).to_dict().get("paper") or {}
+            rows.append(
+                {
+                    "name": name,
+                    "variant": variant or None,
+                    "paper": paper.get("paper"),
+                    "row": paper.get("row"),
+                    "expected": paper.get("expected"),
+                    "core_days": paper.get("core_days"),
+                }
+            )
+    return [r for r in rows if fnmatch.fnmatch(_spell(r), pattern) or fnmatch.fnmatch(r["name"], pattern)]
+
+
+def _spell(row: dict[str, Any]) -> str:
+    return f"{row['name']}:{row['variant']}" if row["variant"] else row["name"]
+
+
+def recipe_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for a person."""
+    width = max((len(_spell(r)) for r in rows), default=0)
+    lines = []
+    for row in rows:
+        expected = ", ".join(f"{k} {v}" for k, v in (row["expected"] or {}).items())
+        days = f"{row['core_days']} TPUv3-core-days" if row["core_days"] else ""
+        lines.append("  ".join([_spell(row).ljust(width), row["row"] or "", expected, days]).rstrip())
+    return lines
+
+
+def models(pattern: str = "*") -> list[dict[str, Any]]:
+    """Rows ``name, parameters, gmacs, tokens`` at 224 px with 1000 classes."""
+    from vitax.models import table
+
+    names = [n for n in table.published() if fnmatch.fnmatch(n, pattern)]
+    if not names:
+        raise UserError(f'No model matches "{pattern}".{suggest(pattern, table.published())}')
+    return [table.summary(name) for name in names]
+
+
+def model_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A table for a person."""
+    head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}"
+    return [head] + [f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens']:>8}" for r in rows]
+
+
+def ledger(workdir: Path) -> dict[str, Any]:
+    """The ledger that a run left.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = read_json(workdir / "ledger.json")
+    if found is None:
+        raise UserError(f"--workdir {workdir}: no ledger.json there; is it the folder of a run?")
+    return found
+
+
+def ledger_lines(found: dict[str, Any]) -> list[str]:
+    """The ledger for a person."""
+    hours = ", ".join(f"{h:.3g} h on {kind}" for kind, h in found["device_hours"].items())
+    mfu = f"{found['mfu']:.1%}" if found["mfu"] is not None else "unknown for this device"
+    parts = ", ".join(f"{part} {s:.1f}" for part, s in found["seconds"].items())
+    return [
+        f"steps              {found['steps']} in {found['starts']} start(s), {found['rolled_back_steps']} rolled back",
+        f"examples           {count(found['examples'])}, {found['examples_per_second']:.1f} a second",
+        f"seconds            {found['wall_seconds']:.1f}: {parts}",
+        f"model FLOPs        {found['model_flops']:.4g}",
+        f"MFU                {mfu}",
+        f"device-hours       {hours}",
+        f"TPUv3-core-days    {found['tpu_v3_core_days']:.3g} ({found['tpu_v3_core_days_source']})",
+    ]
