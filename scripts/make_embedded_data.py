@@ -1,0 +1,65 @@
+"""Makes the data that ships inside the package, from the originals.
+
+    VITAX_DATA=path/to/data python scripts/make_embedded_data.py
+
+Needs scikit-learn (for the UCI digits) and ``$VITAX_DATA/fashion-mnist/*.gz``.
+Writes ``fashion_mnist.npz``, ``digits.npz`` into ``vitax/data/embedded``; the
+result depends on nothing but the originals.
+"""
+
+import os
+import pathlib
+import sys
+
+import numpy as np
+import sklearn.datasets
+
+from vitax.data import splits
+from vitax.data.sources import read_idx
+
+TARGET = pathlib.Path(__file__).parents[1] / "vitax" / "data" / "embedded"
+TRAIN, TEST = 10_000, 1_000
+LIMIT_BYTES = 6_000_000
+
+
+def fashion_mnist(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """A class-balanced subset of Fashion-MNIST: images uint8 [N, 28, 28], labels uint8 [N]."""
+    arrays = {}
+    for split, prefix, count in (("train", "train", TRAIN), ("test", "t10k", TEST)):
+        images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
+        labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
+        # Sorted, so that the subset keeps the original's (already mixed) order.
+        chosen = np.sort(splits.balanced_subset(labels, count, seed=0))
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]
+    return arrays
+
+
+def digits() -> dict[str, np.ndarray]:
+    """All UCI digits, 0..16 scaled to 0..255: 1,000 to test, class-balanced, and 797 to train."""
+    data = sklearn.datasets.load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)
+    labels = data.target.astype(np.uint8)
+    test = np.sort(splits.balanced_subset(labels, TEST, seed=0))
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    return {
+        "train_images": images[train],
+        "train_labels": labels[train],
+        "test_images": images[test],
+        "test_labels": labels[test],
+    }
+
+
+def main() -> None:
+    root = os.environ.get("VITAX_DATA")
+    if not root:
+        sys.exit("Set VITAX_DATA to the folder that holds fashion-mnist/.")
+    np.savez_compressed(TARGET / "fashion_mnist.npz", **fashion_mnist(pathlib.Path(root) / "fashion-mnist"))
+    np.savez_compressed(TARGET / "digits.npz", **digits())
+    total = sum(path.stat().st_size for path in TARGET.glob("*.npz"))
+    print(f"{total:,} bytes in {TARGET}")
+    if total > LIMIT_BYTES:
+        sys.exit(f"More than {LIMIT_BYTES:,} bytes: lower TRAIN.")
+
+
+if __name__ == "__main__":
+    main()
