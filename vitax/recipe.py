@@ -265,6 +265,7 @@ class Recipe:
             seed=self.seed,
             accumulate=self.accumulate,
             ema=self.optimizer.ema,
+            ema_warmup=self.optimizer.ema_warmup,
             learning_rate=self.learning_rate,
         )
 

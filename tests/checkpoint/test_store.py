@@ -160,11 +160,12 @@ def test_a_half_written_step_does_not_count(tmp_path):
 def test_a_save_that_fails_is_loud_and_older_steps_stay(tmp_path):
     target = Store(saved(tmp_path))
     state = state_at(4)
+
     class Full:
         def __array__(self, *_, **__):
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(Exception):  # noqa: B017, PT011: whatever the storage layer raises
+    with pytest.raises(Exception):  # noqa: B017, PT011
         target.save(4, dataclasses.replace(state, step=Full()), {})
         target.wait()
     assert store.steps_in(tmp_path) == [1, 2, 3]

@@ -38,6 +38,7 @@ class Program:
       accumulate: microbatches a step; gradients are summed and divided once by the
         summed weight, so the result does not depend on it.
       ema: decay of the averaged parameters, or None.
+      ema_warmup: average faster in the first steps (see ``optim.ema``).
       learning_rate: step -> rate, for the log alone.
     """
 
@@ -49,6 +50,7 @@ class Program:
     seed: int = 0
     accumulate: int = 1
     ema: float | None = None
+    ema_warmup: bool = False
     learning_rate: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +156,9 @@ class Program:
         grads = jax.tree.map(lambda g: (g / loss.weight).astype(g.dtype), grads)
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema if self.ema is None else ema_update(state.ema, params, self.ema, state.step)
+        ema = state.ema if self.ema is None else ema_update(
+            state.ema, params, self.ema, state.step, warmup=self.ema_warmup
+        )
         scalars = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
         if self.learning_rate is not None:
             scalars["lr"] = self.learning_rate(state.step)
