@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from vitax.core.errors import UserError, suggest
-from vitax.data import order, splits
+from vitax.data import splits
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LAYOUT = """  {path}/
     {split}cat/  1.jpg  2.png ...
     {split}dog/  3.webp ..."""
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=8).digest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Folder:
         if part is not None:
             # Mixed first: a slice of the sorted list would lack whole classes.
             start, stop = splits.bounds(part, len(names))
-            chosen = np.sort(np.argsort([order.key(n) for n in names], kind="stable")[start:stop])
+            chosen = sorted(sorted(range(len(names)), key=lambda i: _rank(names[i]))[start:stop])
             names, labels = [names[i] for i in chosen], [labels[i] for i in chosen]
         digest = hashlib.blake2b("\n".join([*classes, *names]).encode(), digest_size=8).hexdigest()
         return tuple(classes), names, np.array(labels, np.int32), digest

@@ -6,6 +6,7 @@ Only NumPy's bit generators and integer arithmetic are used: NumPy promises
 their streams (NEP 19), and does not promise those of ``Generator.permutation``.
 """
 
+import functools
 import hashlib
 import threading
 
@@ -32,6 +33,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x
 
 
+@functools.lru_cache(1024, typed=True)
 def key(*parts: object) -> int:
     """A 64-bit key from names and numbers, the same in every process (unlike ``hash``)."""
     text = "\x1f".join(map(str, parts)).encode()
@@ -69,9 +71,18 @@ def uniforms(seed: int, stream: str, positions: np.ndarray, count: int) -> np.nd
 
 
 def permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    """The order of one epoch as a table: int64 [length]."""
+    """The order of one epoch as a table: int64 [length].
+
+    Sorts random numbers whose low bits are the example's index: no ties, so the result
+    does not depend on the sorting algorithm, and several times faster than argsort.
+    """
     bits = np.random.Philox(key=[key(seed, "order"), epoch]).random_raw(length)
-    return np.argsort(bits, kind="stable")
+    low = np.uint64((1 << (length - 1).bit_length()) - 1)
+    bits &= ~low
+    bits |= np.arange(length, dtype=np.uint64)
+    bits.sort()
+    bits &= low
+    return bits.view(np.int64)
 
 
 def feistel(seed: int, epoch: int, length: int, ranks: np.ndarray) -> np.ndarray:

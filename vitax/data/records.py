@@ -77,7 +77,9 @@ class Tfds:
         builder = self._builder
         where = str(builder.data_path)
         if not builder.info.splits:
-            raise UserError(f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}")
+            raise UserError(
+                f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}"
+            )
         for feature in (self.image_key, self.label_key):
             if feature not in builder.info.features:
                 raise UserError(

@@ -15,6 +15,7 @@ and, where it can, ``gather(indices) -> {"image": uint8[B, H, W, C], "label": in
 import dataclasses
 import functools
 import gzip
+import hashlib
 import importlib.resources
 import os
 import pathlib
@@ -87,7 +88,7 @@ class Embedded(ArraySource):
     subset_seed: int = 0
 
     @functools.cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         if self.name not in CLASS_NAMES:
             raise UserError(f'embedded: no data set "{self.name}". Valid: {", ".join(sorted(CLASS_NAMES))}.')
         base, part = splits.parse(self.split, f"embedded {self.name}")
@@ -136,7 +137,9 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     except (OSError, EOFError) as error:
         raise UserError(f"idx: {path} is a damaged gzip file ({error}).") from error
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
-        raise UserError(f"idx: {path} is not an IDX file of unsigned bytes (it starts with {raw[:4].hex() or 'nothing'}).")
+        raise UserError(
+            f"idx: {path} is not an IDX file of unsigned bytes (it starts with {raw[:4].hex() or 'nothing'})."
+        )
     dims = raw[3]
     shape = tuple(int.from_bytes(raw[4 + 4 * d : 8 + 4 * d], "big") for d in range(dims))
     body = np.frombuffer(raw, np.uint8, offset=min(4 + 4 * dims, len(raw)))
@@ -160,7 +163,7 @@ class Idx(ArraySource):
     split: str = ""
 
     @functools.cached_property
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         images, labels = read_idx(self.images), read_idx(self.labels)
         if images.ndim not in (3, 4) or labels.ndim != 1 or len(images) != len(labels):
             raise UserError(
@@ -180,7 +183,7 @@ class Idx(ArraySource):
             "split": self.split,
             "num_examples": len(labels),
             "shape": list(images.shape[1:]),
-            "labels_digest": f"{order.key(labels.tobytes().hex()):016x}",
+            "labels_digest": hashlib.blake2b(labels.tobytes(), digest_size=8).hexdigest(),
         }
 
     def describe(self, index: int) -> str:

@@ -19,7 +19,9 @@ def parse(split: str, where: str) -> tuple[str, tuple[str, str] | None]:
     """
     match = _SPLIT.match(split)
     if match is None:
-        raise UserError(f'{where}: cannot read the split "{split}". Expected e.g. "train", "train[:90%]", "train[100:]".')
+        raise UserError(
+            f'{where}: cannot read the split "{split}". Expected e.g. "train", "train[:90%]", "train[100:]".'
+        )
     name, start, stop = match.groups()
     return name, None if "[" not in split else (start or "", stop or "")
 

@@ -1,0 +1,329 @@
+"""Step-indexed batches: batch ``n`` is a pure function of (seed, n).
+
+No iterator state exists, so there is none to save: a run resumes at any batch, with
+any number of hosts and threads, and sees the very bytes it would have seen.
+"""
+
+import collections
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from vitax.core.errors import UserError
+from vitax.data import order
+from vitax.data.image_ops import OPS, Decode, DecodeThen
+
+Batch = dict[str, np.ndarray]
+
+SMALL_BYTES = 1 << 20
+
+_KINDS = {cls: kind for kind, cls in OPS.items()}
+
+
+class Pipeline:
+    """Turns a source into batches of uint8 images.
+
+    Global position p is example ``p mod N`` (in the order of its epoch) of epoch
+    ``p // N``, and global batch n holds positions n * batch_size onwards. Random
+    numbers are keyed by seed, global position and the name of the op's stream
+    (``flip/0``: the first flip), never by thread, host or place in the list, so
+    inserting another op leaves those of the rest as they were.
+
+    Args:
+      source: see ``vitax.data.sources``.
+      ops: in order; see ``vitax.data.image_ops``.
+      batch_size: of the global batch, over all processes.
+      seed: of the order and of the augmentation.
+      shuffle: a new permutation each epoch; otherwise the source's order, repeated.
+      num_classes: labels must lie below it; None checks only that they are not negative.
+      image_size: side, or (height, width), that every image must have after the ops.
+      channels: that every image must have after the ops.
+      threads: that work on images; None for as many as this process may use.
+      prefetch: batches that are worked on ahead; needs threads of its own, which
+        is what hides a slow producer (a queue alone does not).
+      process_index: of this host.
+      process_count: hosts; ``batch_size`` is a multiple of it.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        ops: Sequence[Any],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        num_classes: int | None = None,
+        image_size: int | tuple[int, int],
+        channels: int = 3,
+        threads: int | None = None,
+        prefetch: int = 2,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        _check_divisible(batch_size, process_count)
+        if not 0 <= process_index < process_count:
+            raise UserError(f"data: process_index={process_index}, but process_count={process_count}.")
+        if len(source) == 0:
+            raise UserError(f"data: the source holds no examples: {source!r}.")
+        if prefetch < 1 or (threads is not None and threads < 1):
+            raise UserError(f"data: threads={threads}, prefetch={prefetch}; expected at least 1 of each.")
+        self.source, self.ops = source, tuple(ops)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.num_classes, self.prefetch = num_classes, prefetch
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.shape = (int(height), int(width), channels)
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.process_index, self.process_count = process_index, process_count
+        self.num_examples = len(source)
+        self._order = order.Order(self.num_examples, seed=seed, shuffle=shuffle)
+        self._streams = _streams(self.ops)
+        self._steps = _fused(self._streams)
+        self._whole_batches = hasattr(source, "gather") and all(hasattr(op, "batch") for op in self.ops)
+
+    def batch(self, n: int) -> Batch:
+        """This process's contiguous part of global batch ``n``.
+
+        Returns:
+          image uint8 [B, H, W, C], label int32 [B], mask bool [B] (all True),
+          index int32 [B], in buffers of their own; B = batch_size / process_count.
+        """
+        return self._train_batch(n, None)
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Yields ``batch(start)``, ``batch(start + 1)`` ... without end, made ahead by threads.
+
+        An error surfaces at the batch where it occurs and names it. Closing the
+        iterator (or dropping it) stops the threads.
+        """
+        return self._ahead(self._train_batch, itertools.count(start), self.batch_size)
+
+    def num_eval_batches(self, batch_size: int | None = None) -> int:
+        """How many batches ``eval_batches`` yields: the same in every process."""
+        return -(-self.num_examples // (batch_size or self.batch_size))
+
+    def eval_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
+        """Yields every example exactly once over all processes, in the source's order.
+
+        The last batch is filled up with zeros under mask False, so all have one shape
+        and every process gets the same number.
+        """
+        size = batch_size or self.batch_size
+        _check_divisible(size, self.process_count)
+        numbers = range(self.num_eval_batches(size))
+        return self._ahead(lambda n, pool: self._eval_batch(n, size, pool), numbers, size)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the batches, as JSON-ready data: not hosts, threads or paths."""
+        ops = [{"kind": _KINDS.get(type(op), type(op).__name__), **dataclasses.asdict(op)} for op in self.ops]
+        plain = {
+            "source": self.source.fingerprint(),
+            "ops": ops,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "num_classes": self.num_classes,
+            "image": list(self.shape),
+        }
+        return json.loads(json.dumps(plain))
+
+    def _positions(self, n: int, batch_size: int) -> np.ndarray:
+        local = batch_size // self.process_count
+        first = n * batch_size + self.process_index * local
+        return np.arange(first, first + local, dtype=np.int64)
+
+    def _train_batch(self, n: int, pool: Executor | None) -> Batch:
+        positions = self._positions(n, self.batch_size)
+        indices = self._order(positions)
+        image, label = self._make(indices, positions, pool)
+        return {
+            "image": image,
+            "label": label,
+            "mask": np.ones(len(indices), bool),
+            "index": indices.astype(np.int32),
+        }
+
+    def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
+        positions = self._positions(n, batch_size)
+        mask = positions < self.num_examples
+        batch: Batch = {
+            "image": np.zeros((len(mask), *self.shape), np.uint8),
+            "label": np.zeros(len(mask), np.int32),
+            "mask": mask,
+            "index": np.where(mask, positions, 0).astype(np.int32),
+        }
+        real = positions[mask]
+        if len(real):
+            batch["image"][mask], batch["label"][mask] = self._make(real, real, pool)
+        return batch
+
+    def _make(self, indices: np.ndarray, positions: np.ndarray, pool: Executor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of these examples, with the random numbers of these positions."""
+        if self._whole_batches:
+            records = self.source.gather(indices)
+            image, label = records["image"], records["label"]
+            self._check_labels(label, indices)
+            for stream, op in self._streams:
+                image = op.batch(image, self._uniforms(stream, positions, op))
+            self._check_shape(image.shape[1:], indices[0])
+            return np.ascontiguousarray(image), label.astype(np.int32, copy=False)
+        if hasattr(self.source, "gather"):
+            records = self.source.gather(indices)
+            images, label = list(records["image"]), np.asarray(records["label"])
+        else:
+            if hasattr(self.source, "__getitems__"):
+                examples = self.source.__getitems__(indices.tolist())
+            else:
+                fetch = self.source.__getitem__
+                # Reading releases the GIL, so files are opened side by side too.
+                examples = list((pool.map if pool else map)(fetch, indices.tolist()))
+            images, label = [e["image"] for e in examples], np.array([e["label"] for e in examples], np.int64)
+        self._check_labels(label, indices)
+        uniforms = [self._uniforms(stream, positions, op) for stream, op in self._steps]
+        out = np.empty((len(indices), *self.shape), np.uint8)
+
+        def work(i: int) -> None:
+            self._one(images[i], [u[i] for u in uniforms], int(indices[i]), out[i])
+
+        # Consuming the results raises the first error.
+        collections.deque((pool.map if pool else map)(work, range(len(indices))), maxlen=0)
+        return out, label.astype(np.int32)
+
+    def _uniforms(self, stream: str, positions: np.ndarray, op: Any) -> np.ndarray:
+        return order.uniforms(self.seed, stream, positions, op.uniforms)
+
+    def _one(self, image: Any, uniforms: list[np.ndarray], index: int, out: np.ndarray) -> None:
+        if isinstance(image, bytes) and not (self._steps and isinstance(self._steps[0][1], Decode | DecodeThen)):
+            raise UserError(
+                f"{self.source.describe(index)} is an encoded file, and the first of the ops is not decode. "
+                'Put {"kind": "decode"} first in data.ops.'
+            )
+        try:
+            for (_, op), u in zip(self._steps, uniforms):
+                image = op(image, u)
+        except UserError as error:
+            raise UserError(f"{self.source.describe(index)}: {error}") from error
+        self._check_shape(image.shape, index)
+        out[...] = image
+
+    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
+        if tuple(shape) == self.shape:
+            return
+        height, width, channels = self.shape
+        mend = (
+            f'put {{"kind": "resize"}} (or a crop) into data.ops, or set image_size={tuple(shape[:2])}'
+            if tuple(shape[:2]) != (height, width)
+            else f'put {{"kind": "decode", "channels": {channels}}} first in data.ops, or set channels={shape[-1]}'
+        )
+        raise UserError(
+            f"{self.source.describe(int(index))}: the image is {'x'.join(map(str, shape))} after the ops, but "
+            f"image_size and channels say {height}x{width}x{channels}. To mend it, {mend}."
+        )
+
+    def _check_labels(self, labels: np.ndarray, indices: np.ndarray) -> None:
+        # On the host: on the device such a label gives NaN, or silently counts from the end.
+        limit = np.inf if self.num_classes is None else self.num_classes
+        if labels.min() >= 0 and labels.max() < limit:
+            return
+        wrong = np.flatnonzero((labels < 0) | (labels >= limit))
+        label, index = int(labels[wrong[0]]), int(indices[wrong[0]])
+        names = getattr(self.source, "class_names", None)
+        name = f' ("{names[label]}")' if names and 0 <= label < len(names) else ""
+        has = f" The source has {len(names)} classes: set num_classes={len(names)}." if names else ""
+        raise UserError(
+            f"{self.source.describe(index)} has label {label}{name}, but num_classes={self.num_classes}: labels must "
+            f"be 0 to num_classes - 1.{has}"
+        )
+
+    def _ahead(
+        self, make: Callable[[int, Executor], Batch], numbers: Iterable[int], batch_size: int
+    ) -> Iterator[Batch]:
+        """Yields ``make(n, pool)`` for the numbers in order, ``prefetch`` tasks at work at a time."""
+        remaining = iter(numbers)
+        # Handing a batch from thread to thread costs 0.1 ms, as much as making a small one:
+        # several small ones make one task.
+        local_bytes = batch_size // self.process_count * int(np.prod(self.shape))
+        group = max(1, min(8, SMALL_BYTES // local_bytes)) if self._whole_batches else 1
+        # Two pools: with one, batches that wait for their images could fill it and lock up.
+        outer = ThreadPoolExecutor(self.prefetch, thread_name_prefix="batches")
+        inner = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
+        waiting: collections.deque[Future[list[Batch | Exception]]] = collections.deque()
+
+        def task(chosen: list[int]) -> list[Batch | Exception]:
+            made: list[Batch | Exception] = []
+            for n in chosen:
+                try:
+                    made.append(make(n, inner))
+                except UserError as error:
+                    return [*made, UserError(f"batch {n}: {error}")]
+                except Exception as error:
+                    error.add_note(f"while making batch {n}")
+                    return [*made, error]
+            return made
+
+        def start_next() -> None:
+            if chosen := list(itertools.islice(remaining, group)):
+                waiting.append(outer.submit(task, chosen))
+
+        try:
+            for _ in range(self.prefetch):
+                start_next()
+            while waiting:
+                made = collections.deque(waiting.popleft().result())
+                start_next()
+                while made:
+                    batch = made.popleft()  # not held here while the caller uses it
+                    if isinstance(batch, Exception):
+                        raise batch
+                    yield batch
+                    del batch
+        finally:
+            for pool in (outer, inner):
+                pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (outer, inner):
+                pool.shutdown(wait=True)
+
+
+def difference(a: Any, b: Any, path: str = "data") -> list[str]:
+    """Lines that say where fingerprint ``b`` differs from ``a`` ([] = it does not)."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = list(a) + [k for k in b if k not in a]
+        pairs: list[tuple[Any, Any, str]] = [(a.get(k), b.get(k), f"{path}.{k}") for k in keys]
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        pairs = [(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b))]
+    else:
+        return [] if a == b else [f"{path}: was {json.dumps(a)}, is {json.dumps(b)}"]
+    return [line for x, y, where in pairs for line in difference(x, y, where)]
+
+
+def _check_divisible(batch_size: int, process_count: int) -> None:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"data: batch_size={batch_size} must be a positive multiple of the {process_count} processes "
+            f"(for example {max(batch_size // process_count, 1) * process_count})."
+        )
+
+
+def _streams(ops: Iterable[Any]) -> list[tuple[str, Any]]:
+    """Names each op's random stream by its kind and how many of that kind come before."""
+    seen: collections.Counter[str] = collections.Counter()
+    named = []
+    for op in ops:
+        kind = _KINDS.get(type(op), type(op).__name__)
+        named.append((f"{kind}/{seen[kind]}", op))
+        seen[kind] += 1
+    return named
+
+
+def _fused(named: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Joins a leading decode with the op after it; the stream is that op's."""
+    if len(named) > 1 and isinstance(named[0][1], Decode):
+        (_, decode), (stream, then), *rest = named
+        return [(stream, DecodeThen(decode, then)), *rest]
+    return named
