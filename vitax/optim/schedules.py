@@ -188,14 +188,15 @@ class _Decay(_ToEnd):
         span = max(until - warmup, 1)
 
         def shape(step: jax.Array) -> jax.Array:
-            left = self._left(jnp.clip((step - warmup) / span, 0.0, 1.0))
-            return peak * left + last * (1.0 - left)  # in this form exact at both ends
+            # What is left, not what is done: small rates near the end keep their digits.
+            weight = self._weight(jnp.clip((until - step) / span, 0.0, 1.0))
+            return peak * weight + last * (1.0 - weight)  # in this form exact at both ends
 
         return shape
 
     @staticmethod
-    def _left(progress: jax.Array) -> jax.Array:
-        """Progress 0..1 -> weight of the peak 1..0, exact at both ends."""
+    def _weight(left: jax.Array) -> jax.Array:
+        """Part of the decay that is left, 1 to 0 -> weight of the peak, exact at both ends."""
         raise NotImplementedError
 
 
@@ -207,8 +208,8 @@ class Linear(_Decay):
     """
 
     @staticmethod
-    def _left(progress: jax.Array) -> jax.Array:
-        return 1.0 - progress
+    def _weight(left: jax.Array) -> jax.Array:
+        return left
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -220,8 +221,8 @@ class Cosine(_Decay):
     """
 
     @staticmethod
-    def _left(progress: jax.Array) -> jax.Array:
-        return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+    def _weight(left: jax.Array) -> jax.Array:
+        return jnp.sin(0.5 * jnp.pi * left) ** 2  # (1 + cos(pi (1 - left))) / 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -295,8 +296,8 @@ class WarmupStableDecay(_ToEnd):
             raise UserError(f"schedule.decay: {dict(self.decay)} is less than one step; use the constant schedule.")
 
         def shape(step: jax.Array) -> jax.Array:
-            left = jnp.clip((total - step) / decay, 0.0, 1.0)
-            return peak * left + last * (1.0 - left)
+            weight = jnp.clip((total - step) / decay, 0.0, 1.0)
+            return peak * weight + last * (1.0 - weight)
 
         return shape
 
