@@ -30,8 +30,7 @@ def _auto_contrast(image: np.ndarray) -> np.ndarray:
     for c in range(image.shape[-1]):
         low, high = int(image[..., c].min()), int(image[..., c].max())
         if high > low:
-            scale = 255.0 / (high - low)
-            table = np.clip(np.arange(256) * scale - low * scale, 0, 255).astype(np.uint8)
+            table = np.clip((np.arange(256) - low) * 255 / (high - low), 0, 255).astype(np.uint8)
             out[..., c] = table[image[..., c]]
     return out
 
