@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +152,7 @@ class InitFrom:
 
     checkpoint: str
     reset: tuple[str, ...] = ("^head/", "^pre_logits/")
-    positions: str = "linear"
+    positions: Literal["corner_linear", "antialiased_bilinear"] = "corner_linear"
 
 
 @dataclasses.dataclass(frozen=True)

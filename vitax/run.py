@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import vitax
 from vitax import recipe as recipes
@@ -16,7 +17,7 @@ from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.data.pipeline import Pipeline, difference
-from vitax.layers.embed import resample_positions_to
+from vitax.layers.embed import resample_positions
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
 from vitax.recipe import Recipe
@@ -131,8 +132,24 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
 
 def _resampler(recipe: Recipe) -> warm_start.Resample:
     model = recipe.model()
-    method = recipe.init_from.positions if recipe.init_from else "linear"
-    return lambda array, shape: resample_positions_to(array, shape, model.grid(recipe.data.size), method=method)
+    method: Any = recipe.init_from.positions if recipe.init_from else "corner_linear"
+    grid = model.grid(recipe.data.size)
+
+    def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        front = shape[1] - grid[0] * grid[1]
+        return resample_positions(array, _source_grid(array.shape[1] - front), grid, method)
+
+    return resample
+
+
+def _source_grid(patches: int) -> tuple[int, int]:
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise UserError(
+            f"init_from: {patches} position embeddings are no square grid; start them afresh with "
+            '--config.init_from.reset=\'("^head/", "pos_embedding")\'.'
+        )
+    return side, side
 
 
 def describe(recipe: Recipe, program: Program, workdir: Path) -> None:

@@ -1,0 +1,117 @@
+"""The pre-norm encoder block and its MLP."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitax.core.axes import constrain
+from vitax.layers.attention import Attention
+from vitax.layers.dropout import drop_branch, dropout, fold
+from vitax.layers.linear import Linear
+from vitax.layers.norm import LayerNorm
+
+Array = jax.Array
+
+# Sites within the keys of one block.
+ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_MLP, BRANCH_1, BRANCH_2 = range(6)
+
+
+class Mlp(nn.Module):
+    """Two dense layers with GELU between; parameters ``in``, ``out``.
+
+    Attributes:
+      mlp_dim: hidden width.
+      gelu: ``tanh`` (approximation, the original's numerics) or ``erf`` (exact).
+      dropout: rate after GELU.
+      dtype: compute dtype.
+    """
+
+    mlp_dim: int
+    gelu: Literal["tanh", "erf"] = "tanh"
+    dropout: float = 0.0
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array, *, rng: Array | None = None) -> Array:
+        """Maps [B, T, D] to [B, T, D]; ``rng`` as in ``Block``."""
+        width = x.shape[-1]
+        small = nn.initializers.normal(1e-6)
+        x = Linear((self.mlp_dim,), ("embed", "mlp"), self.dtype, bias_init=small, name="in")(x)
+        x = constrain(x, ("batch", "tokens", "mlp"))
+        x = jax.nn.gelu(x, approximate=self.gelu == "tanh")
+        x = dropout(x, self.dropout, rng, HIDDEN)
+        return Linear((width,), ("mlp", "embed"), self.dtype, bias_init=small, name="out")(x)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Parameters: ``norm_1``, ``attention``, ``norm_2``, ``mlp``, and ``layer_scale_1/2``
+    where asked for.
+
+    Attributes:
+      num_heads: attention heads.
+      mlp_dim: hidden width of the MLP.
+      dropout: rate after attention, after GELU and after the MLP.
+      attention_dropout: rate on attention weights.
+      layer_scale: start value of a learned scale on both branches; None = absent.
+      gelu: as in ``Mlp``.
+      norm_eps: epsilon of both norms.
+      dtype: compute dtype, also of the residual stream.
+
+    Reference: ViT, arXiv:2010.11929, equations 2 and 3. LayerScale: arXiv:2103.17239.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    layer_scale: float | None = None
+    gelu: Literal["tanh", "erf"] = "tanh"
+    norm_eps: float = 1e-6
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        *,
+        mask: Array | None = None,
+        rng: Array | None = None,
+        keep: float | Array | None = None,
+        return_weights: bool = False,
+    ) -> tuple[Array, Array | None]:
+        """Runs the block.
+
+        Args:
+          x: [B, T, D].
+          mask: as in ``Attention``.
+          rng: typed keys [B], or None for no randomness.
+          keep: probability that an example keeps each branch; None keeps all.
+          return_weights: also return the attention weights.
+
+        Returns:
+          [B, T, D], and attention weights [B, N, T, T] or None.
+        """
+        # On the carry of a scan this constraint decides: without it the compiler may
+        # shard the width and keep the whole batch on every device.
+        x = constrain(x, ("batch", "tokens", "embed"))
+        y = LayerNorm(self.norm_eps, self.dtype, name="norm_1")(x)
+        y, weights = Attention(self.num_heads, self.attention_dropout, self.dtype, name="attention")(
+            y, y, mask=mask, rng=fold(rng, ATTENTION), return_weights=return_weights
+        )
+        y = dropout(y, self.dropout, rng, AFTER_ATTENTION)
+        x = x + drop_branch(self._scaled(y, "layer_scale_1"), keep, rng, BRANCH_1)
+        y = LayerNorm(self.norm_eps, self.dtype, name="norm_2")(x)
+        y = Mlp(self.mlp_dim, self.gelu, self.dropout, self.dtype, name="mlp")(y, rng=rng)
+        y = dropout(y, self.dropout, rng, AFTER_MLP)
+        x = x + drop_branch(self._scaled(y, "layer_scale_2"), keep, rng, BRANCH_2)
+        return constrain(x, ("batch", "tokens", "embed")), weights
+
+    def _scaled(self, y: Array, name: str) -> Array:
+        if self.layer_scale is None:
+            return y
+        init = nn.with_logical_partitioning(nn.initializers.constant(self.layer_scale), ("embed",))
+        return y * self.param(name, init, (y.shape[-1],), jnp.float32).astype(self.dtype)

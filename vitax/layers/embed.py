@@ -1,0 +1,118 @@
+"""Patch embedding and positions: learned, sine-cosine, resampled to another grid."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitax.core.errors import UserError
+from vitax.layers.linear import flattened, linear
+
+Array = jax.Array
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts images into patches and projects each: ``kernel`` (P, Q, C, D), ``bias`` (D,).
+
+    Windows do not overlap, so the convolution of the original is a reshape and a
+    matrix product; its gradient is then one too, and the convolution's output
+    layout no longer leaks into the residual stream on TPU.
+
+    Attributes:
+      width: D.
+      patch_size: (height P, width Q) in pixels.
+      dtype: compute dtype.
+    """
+
+    width: int
+    patch_size: tuple[int, int]
+    dtype: Any = "float32"
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """Maps [B, H, W, C] to [B, H/P * W/Q, D], row by row."""
+        batch, height, width, channels = images.shape
+        p, q = self.patch_size
+        shape = (p, q, channels, self.width)
+        names = ("patch_height", "patch_width", "channels", "embed")
+        kernel_init = flattened(nn.initializers.lecun_normal(), 3)
+        kernel = self.param("kernel", nn.with_logical_partitioning(kernel_init, names), shape, jnp.float32)
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+        bias = self.param("bias", zeros, (self.width,), jnp.float32)
+        x = images.astype(self.dtype).reshape(batch, height // p, p, width // q, q, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, (height // p) * (width // q), p * q * channels)
+        return linear(x, kernel.reshape(p * q * channels, self.width), bias, self.dtype)
+
+
+def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -> np.ndarray:
+    """Fixed sine-cosine positions on a grid: float32 [1, rows * columns, width].
+
+    Reference: MoCo v3, arXiv:2104.02057, and "Better plain ViT baselines",
+    arXiv:2205.01580: quarters sin x, cos x, sin y, cos y.
+
+    Raises:
+      UserError: the width is not a multiple of 4 (or is 4).
+    """
+    if width % 4 or width < 8:
+        raise UserError(f"position sincos2d: expected a width that is a multiple of 4 and at least 8, got {width}.")
+    rows, columns = np.mgrid[: grid[0], : grid[1]]
+    omega = temperature ** -(np.arange(width // 4) / (width // 4 - 1))
+    x, y = columns.reshape(-1, 1) * omega, rows.reshape(-1, 1) * omega
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
+    return table[None].astype(np.float32)
+
+
+def _weights(old: int, new: int, method: str) -> np.ndarray:
+    """Interpolation along one axis as a matrix, float64 [new, old]."""
+    if method == "corner_linear":
+        # scipy.ndimage.zoom(order=1): first and last samples coincide.
+        at = np.arange(new) * ((old - 1) / (new - 1)) if new > 1 else np.zeros(1)
+        return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(old)))
+    # Pixel centres coincide at the borders; the triangle widens when shrinking.
+    scale = old / new
+    at = (np.arange(new) + 0.5) * scale - 0.5
+    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(old)) / max(scale, 1.0))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def resample_positions(
+    pos: np.ndarray,
+    from_grid: tuple[int, int],
+    to_grid: tuple[int, int],
+    method: Literal["corner_linear", "antialiased_bilinear"] = "corner_linear",
+) -> np.ndarray:
+    """Resamples a table of positions from one grid of patches to another.
+
+    Args:
+      pos: float [1, slots, D]; slots is rows * columns of ``from_grid``, plus any
+        slots in front of them (``cls``), which are kept as they are.
+      from_grid: (rows, columns) of the table.
+      to_grid: (rows, columns) wanted.
+      method: ``corner_linear`` is what published fine-tunes used
+        (``scipy.ndimage.zoom(order=1)``: corners stay corners);
+        ``antialiased_bilinear`` is ``jax.image.resize(method="bilinear")`` (centres
+        aligned, a wider filter when shrinking).
+
+    Returns:
+      float [1, slots', D], of the dtype of ``pos``, in NumPy.
+
+    Raises:
+      UserError: the table does not hold ``from_grid``, or an unknown method.
+
+    Reference: ViT, arXiv:2010.11929, section 3.2 ("2D interpolation").
+    """
+    if method not in ("corner_linear", "antialiased_bilinear"):
+        raise UserError(f'Unknown method "{method}". Valid: corner_linear, antialiased_bilinear.')
+    pos = np.asarray(pos)
+    rows, columns = from_grid
+    extra = pos.shape[1] - rows * columns
+    if pos.ndim != 3 or extra < 0:
+        raise UserError(f"Positions of shape {pos.shape} do not hold a grid of {rows}x{columns} patches.")
+    if from_grid == to_grid:
+        return pos
+    front, table = pos[:, :extra], pos[:, extra:].reshape(rows, columns, -1).astype(np.float64)
+    vertical, horizontal = _weights(rows, to_grid[0], method), _weights(columns, to_grid[1], method)
+    table = np.einsum("rR,cC,RCd->rcd", vertical, horizontal, table, optimize=True)
+    return np.concatenate([front, table.reshape(1, -1, pos.shape[-1]).astype(pos.dtype)], axis=1)

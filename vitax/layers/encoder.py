@@ -1,0 +1,126 @@
+"""A stack of blocks: unrolled or scanned, one layout of parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitax.core.errors import pick
+from vitax.layers.blocks import Block
+from vitax.layers.dropout import fold
+from vitax.layers.norm import LayerNorm
+from vitax.layers.remat import REMAT_POLICIES, RematName
+
+Array = jax.Array
+
+# Block i draws from the keys folded with FIRST_BLOCK + i; smaller numbers are the model's own sites.
+FIRST_BLOCK = 1
+
+
+def _stack(*leaves: Array, dtype: Any) -> Array:
+    # Matrices are cast before they are stacked, which halves the stack in bfloat16;
+    # vectors (norms) stay float32, where their use wants them.
+    return jnp.stack([leaf.astype(dtype) if leaf.ndim > 1 else leaf for leaf in leaves])
+
+
+class Encoder(nn.Module):
+    """Blocks and a final norm; parameters ``block_00/..., norm``.
+
+    Parameters are one leaf a layer whichever way the stack runs: ``unroll=False``
+    stacks them inside the computation and scans over the stack, so optimisers,
+    masks and checkpoints see one layout.
+
+    Attributes:
+      depth: number of blocks.
+      make_block: constructor of a block (all but ``name`` and ``parent`` bound).
+      stochastic_depth: probability of dropping the branches of the last block;
+        grows linearly from 0 at the first.
+      norm_eps: epsilon of the final norm.
+      remat: a name of ``REMAT_POLICIES``.
+      unroll: a Python loop over the blocks (best schedule) instead of
+        ``jax.lax.scan`` (compile time that does not grow with depth).
+      dtype: compute dtype.
+    """
+
+    depth: int
+    make_block: Callable[..., Block]
+    stochastic_depth: float = 0.0
+    norm_eps: float = 1e-6
+    remat: RematName = "none"
+    unroll: bool = True
+    dtype: Any = "float32"
+
+    def setup(self) -> None:
+        self.norm = LayerNorm(self.norm_eps, self.dtype)
+        self.blocks = [self.make_block(name=f"block_{i:02d}") for i in range(self.depth)]
+
+    def normalise(self, x: Array) -> Array:
+        """The final norm."""
+        return self.norm(x)
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        rng: Array | None = None,
+        return_intermediates: bool = False,
+        return_attention: bool = False,
+    ) -> tuple[Array, dict[str, Array]]:
+        """Runs the blocks, without the final norm.
+
+        Args:
+          x: [B, T, D].
+          rng: typed keys [B], or None for no randomness.
+          return_intermediates: also return the output of each block.
+          return_attention: also return the attention weights of each block.
+
+        Returns:
+          [B, T, D] and ``block_00``... [B, T, D], ``attention_00``... [B, N, T, T].
+        """
+        if self.is_initializing():
+            # Creates the parameters, whichever way the stack will run.
+            for block in self.blocks:
+                x, _ = block(x)
+            return x, {}
+        params = nn.meta.unbox(self.variables["params"])
+        layers = [params[f"block_{i:02d}"] for i in range(self.depth)]
+        # Unbound: pure in its parameters, so that one body serves the loop, the scan and the remat.
+        block = self.make_block(parent=None)
+        keep = self.keep_probabilities()
+
+        def body(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, tuple[Array | None, Array | None]]:
+            params, index, keep = layer
+            keys = fold(rng, FIRST_BLOCK + index)
+            x, weights = block.apply({"params": params}, x, rng=keys, keep=keep, return_weights=return_attention)
+            return x, (x if return_intermediates else None, weights)
+
+        policy = pick(REMAT_POLICIES, self.remat, "model.remat")
+        if policy is not None:
+            # Unrolled, the barriers against common subexpressions are what keeps the
+            # remat; inside a scan nothing can merge across the loop and they only cost.
+            body = jax.checkpoint(body, policy=policy, prevent_cse=self.unroll)
+        if self.unroll:
+            outputs = []
+            for i, layer in enumerate(layers):
+                with jax.named_scope(f"block_{i:02d}"):
+                    x, output = body(x, (layer, i, None if keep is None else keep[i]))
+                outputs.append(output)
+        else:
+            stacked = jax.tree.map(lambda *leaves: _stack(*leaves, dtype=self.dtype), *layers)
+            x, ys = jax.lax.scan(body, x, (stacked, jnp.arange(self.depth), keep))
+            outputs = [jax.tree.map(lambda y, i=i: y[i], ys) for i in range(self.depth)]
+        named: dict[str, Array] = {}
+        for i, (output, weights) in enumerate(outputs):
+            named |= {f"block_{i:02d}": output} if return_intermediates else {}
+            named |= {f"attention_{i:02d}": weights} if return_attention else {}
+        return x, named
+
+    def keep_probabilities(self) -> np.ndarray | None:
+        """float32 [depth]: 1 - stochastic_depth * i / (depth - 1), or None for all 1."""
+        if not self.stochastic_depth:
+            return None
+        # One float32 table for both ways of running, so that both draw the same masks.
+        return (1.0 - self.stochastic_depth * np.linspace(0.0, 1.0, self.depth)).astype(np.float32)

@@ -1,0 +1,21 @@
+"""Named policies of rematerialisation: what the forward pass keeps for the backward pass."""
+
+from typing import Any, Literal
+
+import jax
+
+RematName = Literal["none", "full", "dots", "dots_with_no_batch_dims"]
+
+# name -> policy of jax.checkpoint around one block; None = no checkpoint.
+REMAT_POLICIES: dict[str, Any] = {
+    # Everything that the backward pass reads: fastest, most memory.
+    "none": None,
+    # The input of each block alone: one more forward pass, least memory.
+    "full": jax.checkpoint_policies.nothing_saveable,
+    # Results of all matrix products, attention scores included; norms, GELU and
+    # softmax are computed again.
+    "dots": jax.checkpoint_policies.dots_saveable,
+    # Results of the projections and the MLP; attention scores [B, N, T, T] and
+    # their products are computed again.
+    "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}

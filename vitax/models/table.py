@@ -1,0 +1,67 @@
+"""The models by name, the published ViTs, and what each costs without allocating it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vitax.core import tree
+from vitax.core.errors import pick
+from vitax.cost import flops
+from vitax.models import vit_sizes
+from vitax.models.vit import ViT
+
+MODELS: dict[str, type] = {"vit": ViT}
+
+_VIT_NAMES = (
+    *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
+    *("H/14", "g/14", "G/14", "e/14", "So400m/14"),
+)
+
+
+def published() -> dict[str, dict[str, Any]]:
+    """Published models: name -> constructor fields, with ``kind``.
+
+    All have the cls token and a head of 1000 classes, but ``So400m`` (attention
+    pooling, no head), as their parameters are counted in print.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    for name in _VIT_NAMES:
+        models[f"ViT-{name}"] = {"kind": "vit", **vit_sizes.fields(name), "pool": "tok", "num_classes": 1000}
+    models["ViT-So400m/14"] |= {"pool": "map", "num_classes": 0}
+    return models
+
+
+def summary(
+    name: str, image_size: int | tuple[int, int] = 224, num_classes: int | None = None
+) -> dict[str, str | int | float]:
+    """Size and cost of a published model, from shapes alone: nothing is allocated.
+
+    Args:
+      name: a name of ``published()``.
+      image_size: side in pixels, or (height, width).
+      num_classes: classes of the head; None keeps the published head.
+
+    Returns:
+      ``name``, ``parameters`` (elements), ``gmacs`` (1e9 multiply-accumulates of one
+      forward pass of one image), ``tokens`` (length of the sequence in the encoder).
+
+    Raises:
+      UserError: an unknown name, or a size that the patches do not divide.
+    """
+    fields = dict(pick(published(), name, "models"))
+    if num_classes is not None:
+        fields["num_classes"] = num_classes
+    # Scanned, so that tracing does not grow with depth; parameters and costs are the same.
+    model = MODELS[fields.pop("kind")](**fields, unroll=False)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    cost = flops.forward_flops(model, variables, images)
+    embedded = jax.eval_shape(lambda v, x: model.apply(v, x, return_intermediates=True), variables, images)
+    return {
+        "name": name,
+        "parameters": tree.size(variables["params"]),
+        "gmacs": cost.macs / 1e9,
+        "tokens": int(embedded.intermediates["embedding"].shape[1]),
+    }
