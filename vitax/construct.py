@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from vitax.core.errors import UserError, pick, suggest
 
-# Fields that flax adds to every module.
-_NOT_OURS = ("self", "parent", "name")
-
 
 def fields_of(target: Any) -> dict[str, inspect.Parameter]:
     """Keyword fields of a constructor or function."""
-    return {n: p for n, p in inspect.signature(target).parameters.items() if n not in _NOT_OURS}
+    fields = dict(inspect.signature(target).parameters)
+    # Flax adds these two to every module.
+    added = ("parent", "name") if "parent" in fields else ()
+    return {n: p for n, p in fields.items() if n not in added}
 
 
 def construct(table: Mapping[str, Any], spec: Any, where: str, **given: Any) -> Any:

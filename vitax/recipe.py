@@ -190,9 +190,15 @@ class Recipe:
         total = None if where == "duration" else self.total_steps
         return duration.steps(batch_size=self.data.batch_size, num_examples=self.data.num_examples, total_steps=total)
 
-    def every(self, spec: Mapping[str, float], where: str) -> int:
-        """An interval in steps, at least one."""
-        return max(self.steps(spec, where), 1)
+    def every(self, spec: Mapping[str, float], where: str) -> float:
+        """An interval in steps (see ``core.durations.due``), at least one."""
+        duration = Duration.parse(spec, where)
+        assert duration is not None
+        data = self.data
+        exact = duration.exact_steps(
+            batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps
+        )
+        return max(exact, 1.0)
 
     def dtype(self, platform: str) -> str:
         """The compute dtype on a platform (of the mesh's devices, not of this host)."""
@@ -278,7 +284,7 @@ class Recipe:
         variables = {"params": self.abstract_params}
         return float(flops.count(objective.forward, variables, one).flops)
 
-    def evaluators(self) -> list[tuple[Evaluator, int]]:
+    def evaluators(self) -> list[tuple[Evaluator, float]]:
         """Live evaluators with their intervals in steps; opens their data."""
         live = []
         for name, spec in (self.config.get("evaluators") or {}).items():

@@ -55,7 +55,7 @@ def test_colour_formats(data, error):
     "data",
     [
         encode(Image.fromarray(GREY), "png"),
-        encode(Image.fromarray(GREY.astype(np.uint16) * 257), "png"),
+        encode(Image.fromarray(GREY.astype(np.uint16) * 256 + (255 - GREY)), "png"),
         encode(Image.fromarray(GREY), "jpeg", quality=98),
         encode(Image.fromarray(np.stack([GREY, GREY], -1), "LA"), "png"),
     ],

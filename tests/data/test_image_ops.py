@@ -170,6 +170,9 @@ def test_decoding_a_part_gives_the_same_pixels(then, kind, channels):
     for u in RNG.random((12, then.uniforms)):
         results.append(DecodeThen(decode, then)(data, u))
         expected.append(then(decode(data), u))
+    other = io.BytesIO()
+    Image.new("RGB", (120, 150)).save(other, "jpeg")
+    DecodeThen(decode, Flip())(other.getvalue(), np.zeros(1))
     for a, b in zip(results, expected):  # afterwards: no result may lie in memory used again
         np.testing.assert_array_equal(a, b)
 

@@ -45,8 +45,8 @@ class Duration:
             raise UserError(f"{where}.fraction: expected 0 to 1, got {value!r}.")
         return cls(value, unit)
 
-    def steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> int:
-        """Converts to whole steps, rounded to the nearest.
+    def exact_steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> float:
+        """Converts to steps, not rounded.
 
         Args:
           batch_size: examples a step.
@@ -54,11 +54,24 @@ class Duration:
           total_steps: length of the run; needed for ``fraction`` only.
         """
         if self.unit == "steps":
-            return round(self.value)
+            return self.value
         if self.unit == "epochs":
-            return round(self.value * num_examples / batch_size)
+            return self.value * num_examples / batch_size
         if self.unit == "examples":
-            return round(self.value / batch_size)
+            return self.value / batch_size
         if total_steps is None:
             raise UserError("A duration in `fraction` needs the length of the run; give it in steps or epochs.")
-        return round(self.value * total_steps)
+        return self.value * total_steps
+
+    def steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> int:
+        """``exact_steps`` rounded to the nearest whole step."""
+        return round(self.exact_steps(batch_size=batch_size, num_examples=num_examples, total_steps=total_steps))
+
+
+def due(step: int, every: float) -> bool:
+    """Whether an interval of ``every`` steps (not rounded) ends at ``step``.
+
+    Rounding the interval instead would let "every 2 epochs" of 156.25 steps drift
+    from the end of the sixth.
+    """
+    return int(step / every) > int((step - 1) / every)

@@ -19,6 +19,7 @@ import jax
 from vitax.checkpoint import digest
 from vitax.checkpoint.store import Store
 from vitax.core import metrics
+from vitax.core.durations import due
 from vitax.core.errors import EXIT_DONE, RunError
 from vitax.core.types import Evaluator, TrainState
 from vitax.cost.ledger import Ledger
@@ -48,23 +49,23 @@ class Run:
       pipeline: batch number -> batch.
       workdir: where everything is left.
       total_steps: the length.
-      log_every, checkpoint_every: in steps.
+      log_every, checkpoint_every: in steps (see ``core.durations.due``).
       keep: how many checkpoints stay.
       evaluators: (evaluator, every so many steps).
       start: makes the state of a fresh run (initialisation, warm start).
       metadata: plain data to keep in every checkpoint (recipe, data fingerprint).
       model_flops_per_example: for the ledger.
-      stop_at: ends the run after this step as if it were preempted (None: never).
+      check_resume: raises where a checkpoint's metadata is of another run.
     """
 
     program: Program
     pipeline: Batches
     workdir: Path
     total_steps: int
-    log_every: int
-    checkpoint_every: int
+    log_every: float
+    checkpoint_every: float
     keep: int
-    evaluators: Sequence[tuple[Evaluator, int]]
+    evaluators: Sequence[tuple[Evaluator, float]]
     start: Callable[[], TrainState]
     metadata: dict[str, Any]
     model_flops_per_example: float
@@ -121,14 +122,14 @@ def train(run: Run, clock: Clock) -> int:
             state, measured = program.step(state, batch)
             step += 1
             watch.push(step, measured)
-            due = [(name, fn) for name, every, fn in evaluate if step % every == 0 or step == run.total_steps]
-            if due:
+            now = [(name, fn) for name, every, fn in evaluate if due(step, every) or step == run.total_steps]
+            if now:
                 watch.drain()
                 with clock.part("evaluation"):
-                    values = {f"{name}/{k}": v for name, fn in due for k, v in fn(state).items()}
+                    values = {f"{name}/{k}": v for name, fn in now for k, v in fn(state).items()}
                 log.write(step, values)
                 bar.note(step, values)
-            if step % run.checkpoint_every == 0:
+            if due(step, run.checkpoint_every):
                 save(step)
         save(step)
         with clock.part("checkpoint"):
@@ -175,8 +176,8 @@ class _Watch:
 
     def _pop(self) -> None:
         step, measured = self._pending.popleft()
-        due = step % self._run.log_every == 0 or step == self._run.total_steps
-        names = measured if due else ("loss", "grad_norm", "param_norm")
+        logged = due(step, self._run.log_every) or step == self._run.total_steps
+        names = measured if logged else ("loss", "grad_norm", "param_norm")
         values = metrics.compute({k: measured[k] for k in names})  # waits for this step
         self._bar.advance(step)
         for name in ("loss", "grad_norm", "param_norm"):
@@ -186,7 +187,7 @@ class _Watch:
                     f"{self._run.workdir / 'checkpoints'} is intact. Lower the learning rate, lengthen the warm-up "
                     "or set optimizer.clip_norm, and start in a new workdir."
                 )
-        if due:
+        if logged:
             self._write(step, values)
 
     def _write(self, step: int, values: dict[str, float]) -> None:

@@ -156,8 +156,10 @@ class Program:
         grads = jax.tree.map(lambda g: (g / loss.weight).astype(g.dtype), grads)
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema if self.ema is None else ema_update(
-            state.ema, params, self.ema, state.step, warmup=self.ema_warmup
+        ema = (
+            state.ema
+            if self.ema is None
+            else ema_update(state.ema, params, self.ema, state.step, warmup=self.ema_warmup)
         )
         scalars = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
         if self.learning_rate is not None:
