@@ -1,6 +1,8 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vitax.core.durations import UNITS, Duration
+from vitax.core.durations import UNITS, Duration, due
 from vitax.core.errors import UserError
 
 LENGTHS = {"batch_size": 512, "num_examples": 50_000, "total_steps": 1000}
@@ -54,3 +56,17 @@ def test_refuses(spec, message):
 def test_fraction_needs_the_length():
     with pytest.raises(UserError, match="length of the run"):
         Duration(0.5, "fraction").steps(batch_size=1, num_examples=1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 500), st.integers(1, 50_000), st.integers(1, 8))
+def test_intervals_do_not_drift(batch_size, num_examples, epochs):
+    every = Duration(epochs, "epochs").exact_steps(batch_size=batch_size, num_examples=num_examples)
+    last = min(int(40 * every) + 1, 3000)
+    ends = [step for step in range(1, last + 1) if due(step, every)]
+    if every >= 1:
+        # The k-th end is the first whole step at or after k intervals.
+        assert len(ends) == int(last / every)
+        assert all(0 <= end - k * every < 1 + 1e-6 for k, end in enumerate(ends, start=1))
+    else:
+        assert ends == list(range(1, last + 1))  # shorter than a step: every step

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from vitax.core.errors import UserError
@@ -145,6 +146,20 @@ def test_only_the_key_decides(how):
     # A batch of other images and another size draws the same weights and box.
     other = fn(jnp.zeros((3, H, W, C)), jax.nn.one_hot(jnp.arange(3), CLASSES), jax.random.key(3))
     np.testing.assert_allclose(other[1][0, 0], a[1][0, 0], atol=1e-7)
+
+
+@ALL
+def test_sharding_of_the_batch_changes_nothing(how):
+    devices = np.array(jax.devices())
+    rng = np.random.default_rng(0)
+    rows = 2 * len(devices)
+    images, targets = rng.normal(size=(rows, H, W, C)).astype(np.float32), np.eye(rows, dtype=np.float32)
+    fn = jax.jit(functools.partial(mix, **how))
+    whole = fn(images, targets, jax.random.key(5))
+    sharding = NamedSharding(Mesh(devices, ("data",)), PartitionSpec("data"))
+    split = fn(*jax.device_put((images, targets), sharding), jax.random.key(5))
+    for a, b in zip(whole, split):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_dtypes_and_shapes_stay():

@@ -28,11 +28,12 @@ KINDS = {
 
 def make(kind, *, total=TOTAL, peak=PEAK, warmup=WARMUP, **fields):
     warm = {"steps": warmup} if warmup else None
-    return SCHEDULES[kind](warmup=warm, **fields).make(peak, total, **RUN)
+    # Compiled, as it runs: the compiler's arithmetic is not that of single operations.
+    return jax.jit(SCHEDULES[kind](warmup=warm, **fields).make(peak, total, **RUN))
 
 
 def values(fn, steps):
-    return np.asarray(jax.vmap(fn)(jnp.asarray(steps)))
+    return np.asarray(jax.jit(jax.vmap(fn))(jnp.asarray(steps)))
 
 
 def test_every_kind_is_tested():
@@ -46,6 +47,27 @@ def test_warmup_is_a_line_from_zero_to_exactly_the_peak(kind):
     assert float(rate(0)) == 0.0
     assert float(rate(WARMUP)) == np.float32(PEAK)
     np.testing.assert_allclose(values(rate, steps), PEAK * steps / WARMUP, rtol=3e-7)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "wsd"])
+def test_ends_are_exact_whatever_the_length(kind):
+    # 49 * (1 / 49) is below 1 in float32.
+    for warmup in (3, 41, 47, 49, 55, 61, 82, 97):
+        fields = {"decay": {"steps": 49}} if kind == "wsd" else {}
+        rate = make(kind, total=warmup + 49, warmup=warmup, **fields)
+        assert float(rate(warmup)) == np.float32(PEAK)
+        assert float(rate(warmup - 1)) < np.float32(PEAK)
+
+
+def test_exponential_falls_when_epochs_end():
+    # 2.4 epochs of 156.25 steps: 375; of 130.2: 312.5, which must not drift by rounding.
+    schedule = SCHEDULES["exponential"](every={"epochs": 2.4}, factor=0.97)
+    for batch_size, every in ((320, 375.0), (384, 312.5)):
+        rate = schedule.make(1.0, 10**6, batch_size=batch_size, num_examples=50_000)
+        got = np.log(values(rate, np.arange(100_000)).astype(np.float64)) / np.log(0.97)
+        falls = np.flatnonzero(np.diff(got)) + 1
+        np.testing.assert_allclose(falls, every * np.arange(1, len(falls) + 1), atol=0.5)
+        np.testing.assert_allclose(got[falls], np.arange(1, len(falls) + 1), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,9 +92,10 @@ def test_continuous(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pure_float32_and_traceable(kind):
-    rate = make(kind, **KINDS[kind][0])
+    fields = KINDS[kind][0]
+    rate, compiled = SCHEDULES[kind](warmup={"steps": WARMUP}, **fields).make(PEAK, TOTAL, **RUN), make(kind, **fields)
     for step in (0, 57, WARMUP, 700, TOTAL):
-        eager, traced = rate(step), jax.jit(rate)(jnp.int32(step))
+        eager, traced = rate(step), compiled(jnp.int32(step))
         assert eager.dtype == traced.dtype == jnp.float32
         assert eager.shape == ()
         np.testing.assert_allclose(eager, traced, rtol=2e-6)

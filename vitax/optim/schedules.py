@@ -43,10 +43,21 @@ class _Lengths:
     num_examples: int
     total_steps: int
 
-    def steps(self, duration: Duration | None) -> int:
+    def exact_steps(self, duration: Duration | None) -> float:
         if duration is None:
-            return 0
-        return duration.steps(batch_size=self.batch_size, num_examples=self.num_examples, total_steps=self.total_steps)
+            return 0.0
+        return duration.exact_steps(
+            batch_size=self.batch_size, num_examples=self.num_examples, total_steps=self.total_steps
+        )
+
+    def steps(self, duration: Duration | None) -> int:
+        return round(self.exact_steps(duration))
+
+
+def _part(steps: jax.Array, of: int) -> jax.Array:
+    """steps / of, kept within 0 and 1; exactly 1 from ``of`` steps on."""
+    # The compiler divides by multiplying with a rounded reciprocal: 49 / 49 may fall short of 1.
+    return jnp.where(steps >= of, 1.0, jnp.maximum(steps, 0.0) / of)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +121,7 @@ class Schedule:
         def learning_rate(step: Any) -> jax.Array:
             step = jnp.asarray(step, jnp.float32)  # exact up to 2^24 steps
             rate = jnp.asarray(shape(step), jnp.float32)
-            return rate * jnp.minimum(step / warmup, 1.0) if warmup else rate
+            return rate * _part(step, warmup) if warmup else rate
 
         return learning_rate
 
@@ -189,7 +200,7 @@ class _Decay(_ToEnd):
 
         def shape(step: jax.Array) -> jax.Array:
             # What is left, not what is done: small rates near the end keep their digits.
-            weight = self._weight(jnp.clip((until - step) / span, 0.0, 1.0))
+            weight = self._weight(_part(until - step, span))
             return peak * weight + last * (1.0 - weight)  # in this form exact at both ends
 
         return shape
@@ -258,7 +269,7 @@ class Rsqrt(Schedule):
 
         def shape(step: jax.Array) -> jax.Array:
             rate = peak / jnp.sqrt(1.0 + jnp.maximum(step - warmup, 0.0) / self.timescale)
-            return rate * jnp.clip((total - step) / cooldown, 0.0, 1.0) if cooldown else rate
+            return rate * _part(total - step, cooldown) if cooldown else rate
 
         return shape
 
@@ -296,7 +307,7 @@ class WarmupStableDecay(_ToEnd):
             raise UserError(f"schedule.decay: {dict(self.decay)} is less than one step; use the constant schedule.")
 
         def shape(step: jax.Array) -> jax.Array:
-            weight = jnp.clip((total - step) / decay, 0.0, 1.0)
+            weight = _part(total - step, decay)
             return peak * weight + last * (1.0 - weight)
 
         return shape
@@ -349,7 +360,7 @@ class Step(Schedule):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exponential(Schedule):
-    """``peak * factor^floor((s - W) / every)``.
+    """``peak * factor^floor((s - W) / every)``, falls being at the updates nearest to their time.
 
     Reference: EfficientNet, arXiv:1905.11946, section 5.2: 0.97 every 2.4 epochs.
     Counted from the end of the warm-up; the paper does not say from where.
@@ -371,13 +382,16 @@ class Exponential(Schedule):
             raise UserError(f"schedule.factor: expected above 0 and at most 1, got {self.factor!r}.")
 
     def _shape(self, peak: float, warmup: int, lengths: _Lengths) -> Callable[[jax.Array], jax.Array]:
-        every = lengths.steps(self._duration("every"))
+        # Not rounded, or the falls would drift from 2.4 epochs.
+        every = lengths.exact_steps(self._duration("every"))
         if every < 1:
             raise UserError(f"schedule.every: {dict(self.every)} is less than one step.")
 
         def shape(step: jax.Array) -> jax.Array:
-            falls = jnp.maximum(step - warmup, 0.0) / every
-            return peak * jnp.float32(self.factor) ** (falls if self.smooth else jnp.floor(falls))
+            done = jnp.maximum(step - warmup, 0.0)
+            # Half a step keeps a rounded quotient off the edge of the floor.
+            falls = done / every if self.smooth else jnp.floor((done + 0.5) / every)
+            return peak * jnp.float32(self.factor) ** falls
 
         return shape
 
