@@ -1,0 +1,137 @@
+"""The FLOP walk against hand counts and the papers' tables."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vitax.core.errors import UserError
+from vitax.cost import flops
+from vitax.models import vit_sizes
+from vitax.models.vit import ViT
+
+# ViT, arXiv:2010.11929, table 6: epochs of 303e6 images, exaFLOPs printed.
+TABLE_6 = [
+    ("B/32", 7, 55, 0.03),
+    ("B/16", 7, 224, 0.005),
+    ("L/32", 7, 196, 0.005),
+    ("L/16", 7, 783, 0.005),
+    ("L/16", 14, 1567, 0.005),
+    ("H/14", 14, 4262, 0.005),
+]
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def abstract(model, size=224):
+    images = shape(1, size, size, 3)
+    return jax.eval_shape(model.init, jax.random.key(0), images), images
+
+
+def small(**fields):
+    model = ViT(width=32, depth=5, mlp_dim=64, num_heads=2, patch_size=8, num_classes=3, zero_head=False, **fields)
+    return model, *abstract(model, 32)
+
+
+def step(model, images):
+    return jax.grad(lambda params: model.apply(params, images).logits.sum())
+
+
+@pytest.mark.parametrize(("name", "epochs", "printed", "band"), TABLE_6)
+def test_table_6_of_the_paper(name, epochs, printed, band):
+    model = ViT(**vit_sizes.fields(name), num_classes=18_291, pre_logits=True, unroll=False)
+    exaflops = flops.model_flops(model, *abstract(model)) * 303e6 * epochs / 1e18
+    assert exaflops == pytest.approx(printed, rel=band)
+
+
+def test_b32_exceeds_its_print_by_what_is_known():
+    model = ViT(**vit_sizes.fields("B/32"), num_classes=18_291, pre_logits=True, unroll=False)
+    assert flops.model_flops(model, *abstract(model)) * 303e6 * 7 / 1e18 == pytest.approx(56.3, abs=0.05)
+
+
+def test_scanned_counts_as_unrolled():
+    for remat in ("none", "full"):
+        counts = {}
+        for unroll in (True, False):
+            model, params, images = small(unroll=unroll, remat=remat)
+            forward = flops.forward_flops(model, params, images)
+            backward = flops.count(lambda p, x, model=model: step(model, x)(p), params, images)
+            counts[unroll] = forward, backward
+        assert counts[True] == counts[False]
+
+
+def test_recomputation_shows_in_the_executed_count():
+    model, params, images = small()
+    forward = flops.forward_flops(model, params, images).flops
+    executed = {}
+    for remat in ("none", "dots_with_no_batch_dims", "full"):
+        model, params, images = small(remat=remat)
+        assert flops.forward_flops(model, params, images).flops == forward
+        executed[remat] = flops.count(lambda p, x, model=model: step(model, x)(p), params, images).flops
+    # No gradient of the images: the patch embedding costs two of three.
+    embedding = 2 * 16 * 8 * 8 * 3 * 32
+    assert executed["none"] == 3 * forward - embedding
+    head = 2 * 32 * 3
+    # "full" runs the blocks' forward pass once more, not the embedding, the head or
+    # the last product of a block, whose result no gradient reads.
+    last_product = 5 * 2 * 17 * 64 * 32
+    assert executed["full"] == executed["none"] + forward - embedding - head - last_product
+    assert executed["none"] < executed["dots_with_no_batch_dims"] < executed["full"]
+
+
+def test_products_by_hand():
+    assert flops.count(jnp.matmul, shape(2, 3), shape(3, 5)).macs == 2 * 3 * 5
+    batched = flops.count(lambda a, b: jnp.einsum("btnk,bsnk->bnts", a, b), shape(2, 7, 3, 5), shape(2, 11, 3, 5))
+    assert batched.macs == 2 * 7 * 11 * 3 * 5
+    assert batched.flops == 2 * batched.macs
+    assert flops.count(lambda x: jnp.exp(x) + x.sum(), shape(100, 100)).macs == 0
+
+
+def test_convolutions_by_hand():
+    def conv(x, kernel, **kwargs):
+        return jax.lax.conv_general_dilated(x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **kwargs)
+
+    full = flops.count(
+        lambda x, k: conv(x, k, window_strides=(2, 2), padding="SAME"), shape(2, 8, 8, 6), shape(3, 3, 6, 4)
+    )
+    assert full.macs == 2 * 4 * 4 * 4 * 3 * 3 * 6
+    grouped = flops.count(
+        lambda x, k: conv(x, k, window_strides=(1, 1), padding="VALID", feature_group_count=6),
+        *(shape(1, 8, 8, 6), shape(3, 3, 1, 6)),
+    )
+    assert grouped.macs == 6 * 6 * 6 * 3 * 3
+
+
+def test_control_flow():
+    one = 4 * 4 * 4
+    square = shape(4, 4)
+    scan = lambda x: jax.lax.scan(lambda c, _: (jax.jit(jnp.dot)(c, x), None), x, length=6)[0]  # noqa: E731
+    assert flops.count(scan, square).macs == 6 * one
+    fixed = lambda x: jax.lax.fori_loop(0, 3, lambda _, c: c @ x, x)  # noqa: E731
+    assert flops.count(fixed, square).macs == 3 * one
+    branch = lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y, lambda y: y @ y @ y, x)  # noqa: E731
+    assert flops.count(branch, square).macs == 2 * one
+    idle = lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x)  # noqa: E731
+    assert flops.count(idle, square).macs == 0
+    busy = lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: c @ x, x)  # noqa: E731
+    with pytest.raises(UserError, match="how often it runs is not known"):
+        flops.count(busy, square)
+
+
+def test_custom_derivatives_count_once():
+    @jax.custom_vjp
+    def product(a, b):
+        return a @ b
+
+    product.defvjp(lambda a, b: (a @ b, (a, b)), lambda saved, g: (g @ saved[1].T, saved[0].T @ g))
+    square = shape(4, 4)
+    assert flops.count(product, square, square).macs == 64
+    assert flops.count(jax.grad(lambda a, b: product(a, b).sum(), (0, 1)), square, square).macs == 3 * 64
+
+    @jax.custom_jvp
+    def twice(a):
+        return a @ a
+
+    twice.defjvp(lambda p, t: (twice(*p), t[0] @ p[0] + p[0] @ t[0]))
+    assert flops.count(twice, square).macs == 64

@@ -1,0 +1,56 @@
+"""What every model keeps to: shapes, dtypes, finite values, named errors."""
+
+import functools
+import inspect
+import typing
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from vitax.core.types import ModelOutput
+from vitax.models.table import MODELS, published
+
+# Fields that shrink each model to a test's size.
+TINY = {
+    "vit": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "patch_size": 8, "num_classes": 3},
+}
+FLAGS = {"name", "parent"}
+
+
+def test_every_model_is_shrunk_here():
+    assert TINY.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_output(name):
+    model = MODELS[name](**TINY[name])
+    images = jnp.ones((2, 16, 24, 3))
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), images))
+    for train in (False, True):
+        rng = jax.random.split(jax.random.key(1), 2)
+        output = jax.jit(functools.partial(model.apply, train=train))(params, images, rng=rng)
+        assert isinstance(output, ModelOutput)
+        assert output.logits.shape == (2, 3)
+        assert output.logits.dtype == jnp.float32
+        assert output.features.shape[0] == 2
+        assert jnp.isfinite(output.logits).all()
+        assert jnp.isfinite(output.features).all()
+    assert set(params) == {"params"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_field_is_typed_and_documented(name):
+    cls = MODELS[name]
+    hints = typing.get_type_hints(cls.__init__)
+    for field in inspect.signature(cls).parameters:
+        if field not in FLAGS:
+            assert field in hints, field
+            assert f"\n      {field}:" in cls.__doc__, f"{field} is not in the docstring"
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_fields_build(name):
+    fields = dict(published()[name])
+    MODELS[fields.pop("kind")](**fields)
