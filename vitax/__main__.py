@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +71,11 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import report, run
 
     code = run.train(checked, args.workdir)
-    report.write_after_run(args.workdir)
+    if code == EXIT_DONE:
+        report.write_after_run(args.workdir)
+    else:
+        command = ["vitax", "train", "--config", args.config, "--workdir", str(args.workdir), *rest]
+        print(f"Saved. To go on: {shlex.join(command)}", file=sys.stderr)
     return code
 
 
