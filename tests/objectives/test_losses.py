@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy import special
 
-from vitax.objectives.losses import sigmoid_cross_entropy, softmax_cross_entropy, topk_correct
+from vitax.objectives import losses
+
+softmax_cross_entropy = jax.jit(losses.softmax_cross_entropy, static_argnames="label_smoothing")
+sigmoid_cross_entropy = jax.jit(losses.sigmoid_cross_entropy)
+topk_correct = jax.jit(losses.topk_correct, static_argnames="k")
 
 B, C = 16, 11
 RNG = np.random.default_rng(0)
