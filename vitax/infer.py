@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -48,7 +49,7 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
     if lines:
         raise UserError(f"{directory / str(step)} does not hold this model:\n  " + "\n  ".join(lines[:20]))
     params = jax.tree.unflatten(jax.tree.structure(abstract.params), [loaded[name] for name in wanted])
-    state = TrainState(step=np.int32(step), params=params, mutables={}, opt_state=(), ema={})
+    state = TrainState(step=jnp.int32(step), params=params, mutables={}, opt_state=(), ema={})
     program.ema = None  # the parameters loaded are the ones to use
     return recipe, program, state, {**metadata, "step": step, "weights": root}
 

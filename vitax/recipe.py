@@ -19,7 +19,7 @@ from vitax import config_files
 from vitax.construct import call, construct, fields_of
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
-from vitax.core.types import DataSource, Evaluator, TrainState
+from vitax.core.types import DataSource, Evaluator
 from vitax.cost import flops
 from vitax.data.image_ops import OPS
 from vitax.data.pipeline import Pipeline
@@ -361,12 +361,11 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"{where}: expected a whole number, got {value!r}.")
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
-    recipe.objective()
+    recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
     recipe.data.build_ops()
     _check_source(recipe.data, "data")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
     recipe.every(recipe.log.every, "log.every")
-    _ = recipe.learning_rate
     for name, spec in (recipe.config.get("evaluators") or {}).items():
         where = f"evaluators.{name}"
         data = evaluator_data(recipe.config, name)
@@ -404,7 +403,7 @@ def _plain(value: Any) -> Any:
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """What a resumed run must not change, as lines ``path: was -> is`` ([] = may go on)."""
-    free = FREE_ON_RESUME
+    free: tuple[str, ...] = FREE_ON_RESUME
     if not recipe.schedule.depends_on_length:
         free = (*free, "duration")
     before, after = (
@@ -418,5 +417,3 @@ def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
         lines.append(f"{key}: {before.get(key, '(default)')!r} -> {after.get(key, '(default)')!r}")
     return lines
 
-
-__all__ = ["Recipe", "TrainState", "build", "evaluator_data", "load", "resume_differences"]

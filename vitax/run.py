@@ -32,7 +32,7 @@ log = logging.getLogger("vitax")
 def start_jax() -> None:
     """Joins other processes where there are any, and turns the compilation cache on."""
     hosts.start_distributed()
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "vitax", "xla"))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from vitax.cost import chips
 
-V3_CORE_PEAK_FLOPS = 61.5e12  # bf16, half a TPU v3 chip
 # What a v3 core is assumed to reach where a run on another device is converted: the
 # ViT paper's own L/16 run on JFT reached 43% (Table 2 against Table 6).
 V3_CORE_MFU = 0.4
@@ -80,11 +79,11 @@ class Ledger:
         spent = seconds.get("train", 0.0) + seconds.get("data_wait", 0.0)
         if chip is None or not spent:
             return None
-        peak = chip.peak_bf16_flops / chip.devices_per_chip * self.num_devices
+        peak = chip.device_peak_bf16_flops * self.num_devices
         return steps * self.batch_size * self.model_flops_per_example / spent / peak
 
     def _core_days(self, hours: Mapping[str, float], flops: float) -> tuple[float, str]:
         if set(hours) == {"TPU v3"}:
             return hours["TPU v3"] / 24, "measured"
-        seconds = flops / (V3_CORE_PEAK_FLOPS * V3_CORE_MFU)
-        return seconds / SECONDS_A_DAY, f"converted from model FLOPs at {V3_CORE_MFU:.0%} of 61.5 TFLOP/s a core"
+        core_seconds = chips.v3_core_seconds(flops, V3_CORE_MFU)
+        return core_seconds / SECONDS_A_DAY, f"converted from model FLOPs at {V3_CORE_MFU:.0%} of 61.5 TFLOP/s a core"
