@@ -416,4 +416,3 @@ def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
             continue
         lines.append(f"{key}: {before.get(key, '(default)')!r} -> {after.get(key, '(default)')!r}")
     return lines
-

@@ -20,7 +20,7 @@ import jax
 
 from vitax.checkpoint import digest
 from vitax.core import tree
-from vitax.core.errors import UserError
+from vitax.core.errors import RunError, UserError
 from vitax.parallel import hosts
 
 log = logging.getLogger("vitax")
@@ -176,13 +176,29 @@ class Store:
             return
         payload = json.dumps({"metadata": metadata, "digests": digest.manifest(state)}, sort_keys=True)
         custom = {"payload": payload, "sha256": hashlib.sha256(payload.encode()).hexdigest()}
-        self._open().save_async(step, _nested(state), force=True, custom_metadata=custom)
+        self.wait()  # one save at a time, and an error of the one before surfaces as its own
         self.last_saved = step
+        with self._loud():
+            self._open().save_async(step, _nested(state), force=True, custom_metadata=custom)
 
     def wait(self) -> None:
         """Blocks until the newest save is on disk; its error, if any, surfaces here."""
         if self._writer is not None:
-            self._writer.wait()
+            with self._loud():
+                self._writer.wait()
+
+    @contextlib.contextmanager
+    def _loud(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever the storage layer raises
+            whole = ", ".join(map(str, steps_in(self.directory))) or "none"
+            detail = next(iter(str(error).splitlines()), "")
+            raise RunError(
+                f"The checkpoint of step {self.last_saved} could not be written to {self.directory} "
+                f"({type(error).__name__}: {detail[:300]}). Whole checkpoints there: steps {whole}. "
+                "Make room or mend the folder, then start the same command again."
+            ) from error
 
     def restore(self, abstract: Any, set_aside: bool = True) -> tuple[Any, dict[str, Any], int] | None:
         """The newest step that is whole: (state, metadata, step), or None.
@@ -227,6 +243,7 @@ class Store:
 
     def close(self) -> None:
         """Waits for saves in flight and closes the writer."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with self._loud():
+                writer.close()
