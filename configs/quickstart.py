@@ -33,15 +33,15 @@ def get_config(variant: str = "pretrain") -> ConfigDict:
         },
         "model": {
             "kind": "vit",
-            "patch_size": 4,
-            "width": 64,
+            "patch_size": 7,
+            "width": 96,
             "depth": 4,
-            "mlp_dim": 128,
+            "mlp_dim": 192,
             "num_heads": 4,
             "pool": "gap",
         },
         "objective": {"kind": "classification", "mean": (0.5,), "std": (0.5,)},
-        "log": {"every": {"steps": 20}},
+        "log": {"every": {"steps": 50}},
         "seed": 0,
     }
     if variant == "pretrain":
@@ -53,7 +53,7 @@ def get_config(variant: str = "pretrain") -> ConfigDict:
                 "num_classes": 10,
                 "image_size": 28,
                 "channels": 1,
-                "batch_size": 128,
+                "batch_size": 64,
             },
             "evaluators": {
                 "val": {
@@ -66,7 +66,7 @@ def get_config(variant: str = "pretrain") -> ConfigDict:
                     },
                 }
             },
-            "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.05, "clip_norm": 1.0},
+            "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05, "clip_norm": 1.0},
             "schedule": {"kind": "cosine", "warmup": {"fraction": 0.1}},
             "duration": {"epochs": 6},
             "checkpoint": {"every": {"epochs": 2}},

@@ -94,11 +94,11 @@ def test_warm_start_by_the_recipe(workdir, tmp_path, capsys):
     folder = tmp_path / "fine"
     arguments = ["train", "--config", "quickstart:finetune", "--workdir", str(folder), *SMALL]
     start = f"--config.init_from.checkpoint={workdir}"
-    # Other patches, so the positions are resampled: 7 x 7 to 14 x 14.
+    # Other patches, so the positions are resampled: 4 x 4 to 8 x 8.
     image = ["--config.data.image_size=56", "--config.objective.mixup=0.1"]
     assert main([*arguments, start, *image]) == 0
     told = json.loads((folder / "warm_start.json").read_text())
-    assert told["resampled"] == ["pos_embedding [1, 49, 64] -> [1, 196, 64]"]
+    assert told["resampled"] == ["pos_embedding [1, 16, 96] -> [1, 64, 96]"]
     assert {line.split()[0] for line in told["reset"]} == {"head/bias", "head/kernel"}
     assert "encoder/block_00/attention/query/kernel" in told["placed"]
     assert "Warm start from" in capsys.readouterr().err

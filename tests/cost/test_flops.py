@@ -135,3 +135,13 @@ def test_custom_derivatives_count_once():
 
     twice.defjvp(lambda p, t: (twice(*p), t[0] @ p[0] + p[0] @ t[0]))
     assert flops.count(twice, square).macs == 64
+
+
+def test_what_nothing_reads_is_not_counted():
+    square = shape(4, 4)
+    assert flops.count(lambda x: (x @ x, x)[1], square).macs == 0
+    pair = jax.jit(lambda x: (x @ x, x @ x @ x))
+    assert flops.count(lambda x: pair(x)[0], square).macs == 64
+    # A round of a scan reads what the last one carried, whether or not the result is read.
+    carried = lambda x: jax.lax.scan(lambda c, _: ((c[0] @ x, c[0]), None), (x, x), length=6)[0][1]  # noqa: E731
+    assert flops.count(carried, square).macs == 6 * 64

@@ -11,7 +11,7 @@ count 2 FLOPs for each; ``Flops`` carries both, named.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -41,7 +41,8 @@ def count(fn: Callable[..., Any], *args: Any) -> Flops:
 
     Scans count their body times their length, conditionals their dearest branch,
     ``jit``, remat and custom derivatives their body as often as it stands in the
-    program: rematerialised work in a gradient is counted again.
+    program: rematerialised work in a gradient is counted again. Work whose result
+    nothing reads is not counted.
 
     Args:
       fn: a function that JAX can trace.
@@ -71,11 +72,24 @@ def model_flops(model: Any, variables: Any, inputs: Any, **kwargs: Any) -> int:
     return 3 * forward_flops(model, variables, inputs, **kwargs).flops
 
 
-def _walk(jaxpr: Any) -> int:
-    return sum(_equation(eqn) for eqn in jaxpr.eqns)
+def _walk(jaxpr: Any, used: Sequence[bool] | None = None) -> int:
+    """Counts the equations whose results are read; the compiler drops the rest too.
+
+    Args:
+      jaxpr: what to count.
+      used: for each output of the jaxpr, whether it is read; None = all.
+    """
+    live = {v for i, v in enumerate(jaxpr.outvars) if isinstance(v, core.Var) and (used is None or used[i])}
+    total = 0
+    for eqn in reversed(jaxpr.eqns):
+        reads = [v in live for v in eqn.outvars]
+        if any(reads) or eqn.effects:
+            live.update(v for v in eqn.invars if isinstance(v, core.Var))
+            total += _equation(eqn, reads)
+    return total
 
 
-def _equation(eqn: Any) -> int:
+def _equation(eqn: Any, reads: Sequence[bool]) -> int:
     name = eqn.primitive.name
     if name == "dot_general":
         return _dot(eqn)
@@ -85,16 +99,18 @@ def _equation(eqn: Any) -> int:
     if not bodies:
         return 0
     if name == "scan":
+        # Every output stays: a round reads what the round before it carried.
         return int(eqn.params["length"]) * sum(map(_walk, bodies))
-    if name == "cond":
-        return max(map(_walk, bodies))
-    total = sum(map(_walk, bodies))
-    if name == "while" and total:
-        raise UserError(
-            "cost: a `while` loop holds matrix products, and how often it runs is not known before it does. "
-            "Use a loop of fixed length (jax.lax.scan, or fori_loop with constant bounds)."
-        )
-    return total
+    if name == "while":
+        total = sum(map(_walk, bodies))
+        if total:
+            raise UserError(
+                "cost: a `while` loop holds matrix products, and how often it runs is not known before it does. "
+                "Use a loop of fixed length (jax.lax.scan, or fori_loop with constant bounds)."
+            )
+        return total
+    counts = [_walk(body, reads if len(body.outvars) == len(reads) else None) for body in bodies]
+    return max(counts) if name == "cond" else sum(counts)
 
 
 def _bodies(params: dict[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@ from vitax.core.axes import constrain
 from vitax.layers.attention import Attention
 from vitax.layers.dropout import drop_branch, dropout, fold
 from vitax.layers.linear import Linear
+from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
 
 Array = jax.Array
@@ -113,5 +114,5 @@ class Block(nn.Module):
     def _scaled(self, y: Array, name: str) -> Array:
         if self.layer_scale is None:
             return y
-        init = nn.with_logical_partitioning(nn.initializers.constant(self.layer_scale), ("embed",))
+        init = named(nn.initializers.constant(self.layer_scale), ("embed",))
         return y * self.param(name, init, (y.shape[-1],), jnp.float32).astype(self.dtype)

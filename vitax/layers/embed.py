@@ -9,6 +9,7 @@ import numpy as np
 
 from vitax.core.errors import UserError
 from vitax.layers.linear import flattened, linear
+from vitax.layers.named import named
 
 Array = jax.Array
 
@@ -38,8 +39,8 @@ class PatchEmbedding(nn.Module):
         shape = (p, q, channels, self.width)
         names = ("patch_height", "patch_width", "channels", "embed")
         kernel_init = flattened(nn.initializers.lecun_normal(), 3)
-        kernel = self.param("kernel", nn.with_logical_partitioning(kernel_init, names), shape, jnp.float32)
-        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("embed",))
+        kernel = self.param("kernel", named(kernel_init, names), shape, jnp.float32)
+        zeros = named(nn.initializers.zeros_init(), ("embed",))
         bias = self.param("bias", zeros, (self.width,), jnp.float32)
         x = images.astype(self.dtype).reshape(batch, height // p, p, width // q, q, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, (height // p) * (width // q), p * q * channels)

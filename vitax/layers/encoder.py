@@ -91,7 +91,7 @@ class Encoder(nn.Module):
         block = self.make_block(parent=None)
         keep = self.keep_probabilities()
 
-        def body(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, tuple[Array | None, Array | None]]:
+        def body(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             params, index, keep = layer
             keys = fold(rng, FIRST_BLOCK + index)
             x, weights = block.apply({"params": params}, x, rng=keys, keep=keep, return_weights=return_attention)
@@ -112,11 +112,13 @@ class Encoder(nn.Module):
             stacked = jax.tree.map(lambda *leaves: _stack(*leaves, dtype=self.dtype), *layers)
             x, ys = jax.lax.scan(body, x, (stacked, jnp.arange(self.depth), keep))
             outputs = [jax.tree.map(lambda y, i=i: y[i], ys) for i in range(self.depth)]
-        named: dict[str, Array] = {}
-        for i, (output, weights) in enumerate(outputs):
-            named |= {f"block_{i:02d}": output} if return_intermediates else {}
-            named |= {f"attention_{i:02d}": weights} if return_attention else {}
-        return x, named
+        intermediates: dict[str, Array] = {}
+        for i, (block_output, weights) in enumerate(outputs):
+            if return_intermediates:
+                intermediates[f"block_{i:02d}"] = block_output
+            if return_attention:
+                intermediates[f"attention_{i:02d}"] = weights
+        return x, intermediates
 
     def keep_probabilities(self) -> np.ndarray | None:
         """float32 [depth]: 1 - stochastic_depth * i / (depth - 1), or None for all 1."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vitax.layers.named import named
+
 Array = jax.Array
 
 
@@ -30,9 +32,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [..., D] to [..., D]."""
-        partitioned = nn.with_logical_partitioning
-        scale = self.param("scale", partitioned(nn.initializers.ones_init(), ("embed",)), x.shape[-1:], jnp.float32)
-        bias = self.param("bias", partitioned(nn.initializers.zeros_init(), ("embed",)), x.shape[-1:], jnp.float32)
+        scale = self.param("scale", named(nn.initializers.ones_init(), ("embed",)), x.shape[-1:], jnp.float32)
+        bias = self.param("bias", named(nn.initializers.zeros_init(), ("embed",)), x.shape[-1:], jnp.float32)
         y = x.astype(jnp.float32)
         y = y - y.mean(-1, keepdims=True)
         y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)

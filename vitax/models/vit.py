@@ -16,6 +16,7 @@ from vitax.layers.dropout import dropout
 from vitax.layers.embed import PatchEmbedding, sincos2d
 from vitax.layers.encoder import Encoder
 from vitax.layers.linear import Linear
+from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import RematName
 
@@ -58,7 +59,7 @@ class MapHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, D]."""
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None, "embed"))
+        init = named(nn.initializers.xavier_uniform(), (None, None, "embed"))
         probe = self.param("probe", init, (1, 1, x.shape[-1]), jnp.float32).astype(self.dtype)
         probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[-1]))
         y, _ = Attention(self.num_heads, dtype=self.dtype, name="attention")(probe, x)
@@ -164,13 +165,12 @@ class ViT(nn.Module):
             norm_eps=self.norm_eps,
             dtype=self.dtype,
         )
-        partitioned = nn.with_logical_partitioning
         self.embedding = PatchEmbedding(self.width, _pair(self.patch_size), self.dtype)
         if self.pool == "tok":
-            zeros = partitioned(nn.initializers.zeros_init(), (None, None, "embed"))
+            zeros = named(nn.initializers.zeros_init(), (None, None, "embed"))
             self.cls = self.param("cls", zeros, (1, 1, self.width), jnp.float32)
         if self.num_registers:
-            normal = partitioned(nn.initializers.normal(0.02), (None, "tokens", "embed"))
+            normal = named(nn.initializers.normal(0.02), (None, "tokens", "embed"))
             self.registers = self.param("registers", normal, (1, self.num_registers, self.width), jnp.float32)
         self.encoder = Encoder(
             self.depth,
@@ -316,7 +316,7 @@ class ViT(nn.Module):
                     f"images of {_by(size)} px make {slots - front} patches, but the learned positions hold "
                     f"{have - front}{square}. {mend}"
                 )
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.position_init), (None, "tokens", "embed"))
+        init = named(nn.initializers.normal(self.position_init), (None, "tokens", "embed"))
         return self.param("pos_embedding", init, (1, slots, self.width), jnp.float32)
 
 
@@ -347,10 +347,8 @@ class Head(nn.Module):
         init = nn.initializers.zeros_init() if self.zero else nn.initializers.lecun_normal()
         # One mesh axis cannot shard both sides: behind pre_logits the classes have it.
         names = (None if self.after_pre_logits else "embed", "classes")
-        kernel = self.param(
-            "kernel", nn.with_logical_partitioning(init, names), (x.shape[-1], self.num_classes), jnp.float32
-        )
-        constant = nn.with_logical_partitioning(nn.initializers.constant(self.bias_init), ("classes",))
+        kernel = self.param("kernel", named(init, names), (x.shape[-1], self.num_classes), jnp.float32)
+        constant = named(nn.initializers.constant(self.bias_init), ("classes",))
         bias = self.param("bias", constant, (self.num_classes,), jnp.float32)
         kernel = kernel.astype(self.dtype)
         logits = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32) + bias
