@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from vitax import recipe
@@ -91,3 +94,11 @@ def test_what_a_resume_may_change(tiny):
     constant = {"schedule": {"kind": "constant"}}
     old = recipe.build(tiny(**constant)).config
     assert recipe.resume_differences(old, recipe.build(tiny(**constant, **longer))) == []
+
+
+def test_building_starts_no_device():
+    script = (
+        "from vitax import recipe; built = recipe.load('vit_i1k:B/32'); built.forward_flops_per_example; "
+        "from jax._src import xla_bridge; assert not xla_bridge.backends_are_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -257,7 +257,9 @@ class Recipe:
         from vitax.parallel.rules import unbox
 
         objective = self.objective()
-        return unbox(jax.eval_shape(objective.init, jax.random.key(0), self.batch_spec))["params"]
+        # An abstract key: a real one would start the devices, before jax.distributed could.
+        key = jax.eval_shape(jax.random.key, 0)
+        return unbox(jax.eval_shape(objective.init, key, self.batch_spec))["params"]
 
     def program(self, mesh: jax.sharding.Mesh | None = None) -> Program:
         """The program on a mesh (by default on all devices)."""

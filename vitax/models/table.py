@@ -56,7 +56,7 @@ def summary(
     model = MODELS[fields.pop("kind")](**fields, unroll=False)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images)
     cost = flops.forward_flops(model, variables, images)
     embedded = jax.eval_shape(lambda v, x: model.apply(v, x, return_intermediates=True), variables, images)
     return {

@@ -163,7 +163,12 @@ class _Watch:
     def __init__(self, run: Run, clock: Clock, log: MetricsLog, bar: terminal.Bar, start: int):
         self._run, self._clock, self._log, self._bar = run, clock, log, bar
         self._pending: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
-        self._mark = (start, time.perf_counter(), clock.seconds["data_wait"])
+        self._mark = (start, *self._spent())
+
+    def _spent(self) -> tuple[float, float]:
+        """Seconds of stepping (evaluation and saving left out), and of them waiting for data."""
+        seconds = self._clock.read()
+        return seconds["train"] + seconds["data_wait"], seconds["data_wait"]
 
     def push(self, step: int, measured: dict[str, Any]) -> None:
         self._pending.append((step, measured))
@@ -193,12 +198,12 @@ class _Watch:
     def _write(self, step: int, values: dict[str, float]) -> None:
         scalars = ("lr", "grad_norm", "param_norm")
         row = {name if name in scalars else f"train/{name}": v for name, v in values.items()}
-        now, waited = time.perf_counter(), self._clock.read()["data_wait"]
-        last_step, last_time, last_waited = self._mark
+        spent, waited = self._spent()
+        last_step, last_spent, last_waited = self._mark
         size = next(iter(self._run.program.batch_spec.values())).shape[0]
-        elapsed = max(now - last_time, 1e-9)
+        elapsed = max(spent - last_spent, 1e-9)
         row["examples_per_second"] = (step - last_step) * size / elapsed
         row["data_wait_fraction"] = min((waited - last_waited) / elapsed, 1.0)
-        self._mark = (step, now, waited)
+        self._mark = (step, spent, waited)
         self._log.write(step, row)
         self._bar.note(step, row)

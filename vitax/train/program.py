@@ -70,12 +70,12 @@ class Program:
     @functools.cached_property
     def _boxed(self) -> PyTree:
         with self._naming():
-            return jax.eval_shape(self.objective.init, jax.random.key(0), dict(self.batch_spec))
+            return jax.eval_shape(self.objective.init, jax.eval_shape(jax.random.key, 0), dict(self.batch_spec))
 
     @functools.cached_property
     def abstract_state(self) -> TrainState:
         """The state as ``ShapeDtypeStruct``s with their shardings."""
-        state = jax.eval_shape(self._init, jax.random.key(0))
+        state = jax.eval_shape(self._init, jax.eval_shape(jax.random.key, 0))
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, self._state_shardings(state)
         )
