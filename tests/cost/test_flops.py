@@ -35,7 +35,7 @@ def small(**fields):
 
 
 def step(model, images):
-    return jax.grad(lambda params: model.apply(params, images).logits.sum())
+    return jax.grad(lambda params: jnp.cos(model.apply(params, images).logits).sum())
 
 
 @pytest.mark.parametrize(("name", "epochs", "printed", "band"), TABLE_6)
@@ -127,7 +127,7 @@ def test_custom_derivatives_count_once():
     product.defvjp(lambda a, b: (a @ b, (a, b)), lambda saved, g: (g @ saved[1].T, saved[0].T @ g))
     square = shape(4, 4)
     assert flops.count(product, square, square).macs == 64
-    assert flops.count(jax.grad(lambda a, b: product(a, b).sum(), (0, 1)), square, square).macs == 3 * 64
+    assert flops.count(jax.grad(lambda a, b: jnp.cos(product(a, b)).sum(), (0, 1)), square, square).macs == 3 * 64
 
     @jax.custom_jvp
     def twice(a):

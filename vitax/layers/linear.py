@@ -1,6 +1,5 @@
 """``Linear``: a matrix product over the last axes, with a bias and named axes."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,52 +31,50 @@ def flattened(init: Callable[..., Array], num_in: int) -> Callable[..., Array]:
     return wrapped
 
 
-def linear(x: Array, kernel: Array, bias: Array, dtype: Any, num_in: int = 1) -> Array:
-    """Contracts the last ``num_in`` axes of x with the first of the kernel, in ``dtype``.
+def linear(x: Array, kernel: Array, bias: Array, dtype: Any) -> Array:
+    """x @ kernel + bias in ``dtype``, over as many axes as the kernel has more than the bias.
 
     Differentiable in reverse mode only (see ``_backward``).
     """
-    return _affine(x.astype(dtype), kernel.astype(dtype), bias.astype(dtype), num_in)
+    return _affine(x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _affine(x: Array, kernel: Array, bias: Array, num_in: int) -> Array:
+@jax.custom_vjp
+def _affine(x: Array, kernel: Array, bias: Array) -> Array:
+    return _forward(x, kernel, bias)[0]
+
+
+def _forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    # Plain operations, not a call of `_affine`: remat policies see the product only here.
+    num_in = kernel.ndim - bias.ndim
     dims = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
-    return lax.dot_general(x, kernel, (dims, ((), ()))) + bias
+    return lax.dot_general(x, kernel, (dims, ((), ()))) + bias, (x, kernel, bias)
 
 
-def _forward(x: Array, kernel: Array, bias: Array, num_in: int) -> tuple[Array, tuple[Array, Array]]:
-    return _affine(x, kernel, bias, num_in), (x, kernel)
+def _backward(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
+    """What plain differentiation gives, in a form that suits each platform.
 
-
-def _backward(num_in: int, saved: tuple[Array, Array], grad: Array) -> tuple[Array, Array, Array]:
-    """The gradients that differentiation would give, with the CPU's products in two dimensions.
-
-    With the axes (batch, tokens) apart, XLA's CPU compiler transposes both operands
-    of a weight's gradient through memory (8% of a ViT-S/16 step); merged, it does not.
-    On TPU merging them is what costs: 197 tokens do not fill a tile of 8 rows.
+    On a CPU the axes (batch, tokens) are merged for the kernel's gradient: apart,
+    XLA transposes both operands through memory (8% of a block). On TPU they stay
+    apart: merging costs there, since 197 tokens do not fill tiles of 8 rows. The sum
+    for the bias is float32.
     """
-    x, kernel = saved
-    size_in, size_out = math.prod(kernel.shape[:num_in]), math.prod(kernel.shape[num_in:])
+    x, kernel, bias = saved
+    outer = tuple(range(grad.ndim - bias.ndim))
+    features = (tuple(range(len(outer), grad.ndim)), tuple(range(kernel.ndim - bias.ndim, kernel.ndim)))
 
-    def apart(x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
-        outer = tuple(range(x.ndim - num_in))
-        inner = (tuple(range(len(outer), grad.ndim)), tuple(range(num_in, kernel.ndim)))
-        return (
-            lax.dot_general(grad, kernel, (inner, ((), ()))),
-            lax.dot_general(x, grad, ((outer, outer), ((), ()))),
-        )
+    def apart(x: Array, grad: Array) -> Array:
+        return lax.dot_general(x, grad, ((outer, outer), ((), ())))
 
-    def merged(x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
-        rows, matrix = grad.reshape(-1, size_out), kernel.reshape(size_in, size_out)
-        return (
-            lax.dot_general(rows, matrix, (((1,), (1,)), ((), ()))).reshape(x.shape),
-            lax.dot_general(x.reshape(-1, size_in), rows, (((0,), (0,)), ((), ()))).reshape(kernel.shape),
-        )
+    def merged(x: Array, grad: Array) -> Array:
+        rows = x.reshape(-1, kernel.size // bias.size), grad.reshape(-1, bias.size)
+        return lax.dot_general(*rows, (((0,), (0,)), ((), ()))).reshape(kernel.shape)
 
-    grad_x, grad_kernel = lax.platform_dependent(x, kernel, grad, cpu=merged, default=apart)
-    grad_bias = grad.astype(jnp.float32).sum(tuple(range(x.ndim - num_in))).astype(grad.dtype)
-    return grad_x, grad_kernel, grad_bias
+    return (
+        lax.dot_general(grad, kernel, (features, ((), ()))),
+        lax.platform_dependent(x, grad, cpu=merged, default=apart),
+        grad.astype(jnp.float32).sum(outer).astype(bias.dtype),
+    )
 
 
 _affine.defvjp(_forward, _backward)
@@ -109,4 +106,4 @@ class Linear(nn.Module):
         kernel = self.param("kernel", named(kernel_init, self.axes), shape, jnp.float32)
         bias_init = named(self.bias_init, self.axes[num_in:])
         bias = self.param("bias", bias_init, self.features, jnp.float32)
-        return linear(x, kernel, bias, self.dtype, num_in)
+        return linear(x, kernel, bias, self.dtype)
