@@ -34,50 +34,19 @@ def flattened(init: Callable[..., Array], num_in: int) -> Callable[..., Array]:
 def linear(x: Array, kernel: Array, bias: Array, dtype: Any) -> Array:
     """x @ kernel + bias in ``dtype``, over as many axes as the kernel has more than the bias.
 
-    Differentiable in reverse mode only (see ``_backward``).
+    In float32, the precision of CPUs, leading axes (batch, tokens) are merged to rows:
+    apart, XLA's CPU compiler transposes both operands of the kernel's gradient through
+    memory (8% of a block). In bfloat16 they stay apart: on TPU merging costs, since
+    197 tokens do not fill tiles of 8 rows.
     """
-    return _affine(x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))
-
-
-@jax.custom_vjp
-def _affine(x: Array, kernel: Array, bias: Array) -> Array:
-    return _forward(x, kernel, bias)[0]
-
-
-def _forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    # Plain operations, not a call of `_affine`: remat policies see the product only here.
+    x, kernel, bias = x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
     num_in = kernel.ndim - bias.ndim
-    dims = (tuple(range(x.ndim - num_in, x.ndim)), tuple(range(num_in)))
-    return lax.dot_general(x, kernel, (dims, ((), ()))) + bias, (x, kernel, bias)
-
-
-def _backward(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
-    """What plain differentiation gives, in a form that suits each platform.
-
-    On a CPU the axes (batch, tokens) are merged for the kernel's gradient: apart,
-    XLA transposes both operands through memory (8% of a block). On TPU they stay
-    apart: merging costs there, since 197 tokens do not fill tiles of 8 rows. The sum
-    for the bias is float32.
-    """
-    x, kernel, bias = saved
-    outer = tuple(range(grad.ndim - bias.ndim))
-    features = (tuple(range(len(outer), grad.ndim)), tuple(range(kernel.ndim - bias.ndim, kernel.ndim)))
-
-    def apart(x: Array, grad: Array) -> Array:
-        return lax.dot_general(x, grad, ((outer, outer), ((), ())))
-
-    def merged(x: Array, grad: Array) -> Array:
-        rows = x.reshape(-1, kernel.size // bias.size), grad.reshape(-1, bias.size)
-        return lax.dot_general(*rows, (((0,), (0,)), ((), ()))).reshape(kernel.shape)
-
-    return (
-        lax.dot_general(grad, kernel, (features, ((), ()))),
-        lax.platform_dependent(x, grad, cpu=merged, default=apart),
-        grad.astype(jnp.float32).sum(outer).astype(bias.dtype),
-    )
-
-
-_affine.defvjp(_forward, _backward)
+    leading = x.shape[: x.ndim - num_in]
+    if jnp.dtype(dtype) == jnp.float32:
+        matrix = kernel.reshape(-1, bias.size)
+        return (x.reshape(-1, matrix.shape[0]) @ matrix + bias.reshape(-1)).reshape(*leading, *bias.shape)
+    dims = (tuple(range(len(leading), x.ndim)), tuple(range(num_in)))
+    return lax.dot_general(x, kernel, (dims, ((), ()))) + bias
 
 
 class Linear(nn.Module):
