@@ -145,6 +145,28 @@ def test_random_bit_flips_in_the_arrays_are_all_found(tmp_path):
     assert_equal(store.load(folder, 1, abstract(state_at(0))), state_at(1))
 
 
+def test_one_bit_flipped_in_any_file_is_found_and_the_step_before_used(tmp_path):
+    rng = np.random.default_rng(2)
+    saved(tmp_path)
+    files = [p for p in (tmp_path / "3").rglob("*") if p.is_file() and p.stat().st_size]
+    assert len(files) > 5
+    for path in [*files, *rng.choice(np.array(files, object), 10)]:
+        good = path.read_bytes()
+        raw, bit = bytearray(good), int(rng.integers(0, 8 * len(good)))
+        raw[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(bytes(raw))
+        _, _, step = Store(tmp_path).restore(abstract(state_at(0)), set_aside=False)
+        assert step == 2, path
+        path.write_bytes(good)
+    assert Store(tmp_path).restore(abstract(state_at(0)))[2] == 3
+
+
+def test_a_step_killed_before_it_was_sealed_is_judged_by_its_arrays(tmp_path):
+    saved(tmp_path)
+    (tmp_path / "3" / "files.json").unlink()
+    assert Store(tmp_path).restore(abstract(state_at(0)))[2] == 3
+
+
 def test_all_damaged_is_an_error(tmp_path):
     damage(saved(tmp_path, (1,)) / "1", "truncate", None)
     with pytest.raises(UserError, match="All checkpoints"):

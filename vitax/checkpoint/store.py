@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import flax.traverse_util
 import jax
 
-from vitax.checkpoint import digest
+from vitax.checkpoint import digest, seal
 from vitax.core import tree
 from vitax.core.errors import RunError, UserError
 from vitax.parallel import hosts
@@ -127,6 +128,21 @@ def load(directory: Path, step: int, abstract: Any) -> Any:
     return loaded
 
 
+def _check_seal(folder: Path) -> None:
+    problem = seal.check(folder) if jax.process_index() == 0 else ""
+    for found in hosts.agree("seal", problem):
+        if found:
+            raise Damaged(found)
+
+
+def _seal(writing: Any, folder: Path) -> None:
+    try:
+        writing.result()
+    except Exception:  # a failed save surfaces in the main thread, in its own words
+        return
+    seal.write(folder)
+
+
 class Store:
     """The checkpoints of one run.
 
@@ -153,6 +169,7 @@ class Store:
             policy = policies.AnyPreservationPolicy([policy, policies.EveryNSteps(keep_every)])
         self._policy = policy
         self._writer: Any = None
+        self._sealing: threading.Thread | None = None
         self.last_saved: int | None = None
 
     def _open(self) -> Any:
@@ -179,13 +196,19 @@ class Store:
         self.wait()  # one save at a time, and an error of the one before surfaces as its own
         self.last_saved = step
         with self._loud():
-            self._open().save_async(step, _nested(state), force=True, custom_metadata=custom)
+            writing = self._open().save_async(step, _nested(state), force=True, custom_metadata=custom)
+        if jax.process_index() == 0:
+            self._sealing = threading.Thread(target=_seal, args=(writing, self.directory / str(step)))
+            self._sealing.start()
 
     def wait(self) -> None:
         """Blocks until the newest save is on disk; its error, if any, surfaces here."""
         if self._writer is not None:
             with self._loud():
                 self._writer.wait()
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
 
     @contextlib.contextmanager
     def _loud(self) -> Iterator[None]:
@@ -212,6 +235,7 @@ class Store:
         steps = steps_in(self.directory)
         for step in reversed(steps):
             try:
+                _check_seal(self.directory / str(step))
                 metadata, _ = read_metadata(self.directory, step)
                 state = load(self.directory, step, abstract)
             except Damaged as problem:
@@ -243,6 +267,8 @@ class Store:
 
     def close(self) -> None:
         """Waits for saves in flight and closes the writer."""
+        if self._sealing is not None:
+            self._sealing.join()
         writer, self._writer = self._writer, None
         if writer is not None:
             with self._loud():
