@@ -77,7 +77,7 @@ def test_killed_runs_end_with_the_same_bits_and_metrics(tmp_path, straight):
     """kill -9 at random moments, dropout, mixup, averages and asynchronous saves on."""
     recipe, workdir = recipe_file(tmp_path), tmp_path / "run"
     pause = random.Random(0)
-    for _ in range(int(os.environ.get("VITAX_KILLS", "2"))):
+    for _ in range(2):
         process = start(recipe, workdir)
         wait_for(process, "step 2/16")
         time.sleep(pause.uniform(0, 0.3))
@@ -89,6 +89,21 @@ def test_killed_runs_end_with_the_same_bits_and_metrics(tmp_path, straight):
     assert digest(output) == straight[1]
     assert rows(workdir) == rows(straight[0])
     assert json.loads((workdir / "ledger.json").read_text())["last_step"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(20))
+def test_killed_at_any_moment(tmp_path, straight, trial):
+    """From before the first device to after the last save: 20 moments, each a run of its own."""
+    recipe, workdir = recipe_file(tmp_path), tmp_path / "run"
+    process = start(recipe, workdir)
+    time.sleep(random.Random(trial).uniform(1.0, 12.0))
+    process.kill()
+    process.communicate()
+    code, output = train(recipe, workdir)
+    assert code == 0, output
+    assert digest(output) == straight[1]
+    assert rows(workdir) == rows(straight[0])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
