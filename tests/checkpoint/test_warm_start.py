@@ -56,7 +56,7 @@ def test_another_family_is_an_error():
         warm_start.place(tree(), {"conv": jnp.zeros(3)}, ("^head/",), {})
 
 
-def test_find_names_the_steps_that_are_there(tmp_path):
+def test_find_names_the_steps_that_are_there(tmp_path, monkeypatch):
     store = Store(tmp_path / "run" / "checkpoints")
     state = TrainState(jnp.int32(3), tree(), {}, (), {})
     store.save(3, state, {})
@@ -64,6 +64,8 @@ def test_find_names_the_steps_that_are_there(tmp_path):
     store.close()
     assert warm_start.find(str(tmp_path / "run")) == (tmp_path / "run" / "checkpoints", 5)
     assert warm_start.find(f"{tmp_path / 'run'}@3")[1] == 3
+    monkeypatch.chdir(tmp_path)
+    assert warm_start.find("run") == (tmp_path / "run" / "checkpoints", 5)  # relative paths too
     with pytest.raises(UserError, match="no step 4. There are: 3, 5"):
         warm_start.find(f"{tmp_path / 'run'}@4")
     with pytest.raises(UserError, match="Workdirs beside it: run"):

@@ -53,14 +53,14 @@ def find(checkpoint: str, default_step: int | None = None) -> tuple[Path, int]:
     """
     match = re.fullmatch(r"(.*?)(?:@(\d+))?", checkpoint)
     assert match is not None
-    path = Path(match.group(1)).expanduser()
+    path = Path(match.group(1)).expanduser().absolute()  # Orbax refuses relative paths
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = store.steps_in(directory)
     if not steps:
         near = sorted(p.parent.name for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
         raise UserError(
-            f"--checkpoint {checkpoint}: no checkpoint in {path.absolute()} (looked for checkpoints/STEP/).{hint}"
+            f"--checkpoint {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}"
         )
     if match.group(2) is not None:
         step = int(match.group(2))
