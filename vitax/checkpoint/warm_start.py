@@ -59,9 +59,7 @@ def find(checkpoint: str, default_step: int | None = None) -> tuple[Path, int]:
     if not steps:
         near = sorted(p.parent.name for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
-        raise UserError(
-            f"--checkpoint {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}"
-        )
+        raise UserError(f"--checkpoint {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
     if match.group(2) is not None:
         step = int(match.group(2))
         if step not in steps:

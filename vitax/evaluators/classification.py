@@ -79,7 +79,7 @@ def make_measure(program: Program, topk: int) -> Callable[[jax.Array, Batch], di
         objective: Any = program.objective
         label, mask = batch["label"], batch["mask"]
         values = {
-            "loss": Mean.of(objective.loss_per_example(logits, label), mask),
+            "loss": Mean.of(objective.loss_per_example(logits, label, train=False), mask),
             "accuracy": Mean.of(losses.topk_correct(logits, label, 1), mask),
         }
         if topk > 1:

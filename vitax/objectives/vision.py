@@ -65,17 +65,17 @@ class Classification:
             keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
-    def loss_per_example(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
-        """float32 [B]; targets are int labels [B] or probabilities [B, classes]."""
+    def loss_per_example(self, logits: jax.Array, targets: jax.Array, *, train: bool) -> jax.Array:
+        """float32 [B]; targets are int labels [B] or probabilities [B, classes]. Labels are smoothed in training only."""
         if self.cross_entropy == "sigmoid":
             return losses.sigmoid_cross_entropy(logits, targets)
-        return losses.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        return losses.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing if train else 0.0)
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """Loss and accuracy (against the unmixed labels) of a prepared batch."""
         output = self.forward(variables, batch, rng if train else None)
         assert output.logits is not None
-        per_example = self.loss_per_example(output.logits, batch.get("target", batch["label"]))
+        per_example = self.loss_per_example(output.logits, batch.get("target", batch["label"]), train=train)
         correct = losses.topk_correct(output.logits, batch["label"], 1)
         return LossOutput(
             loss=Mean.of(per_example, batch["mask"]),
