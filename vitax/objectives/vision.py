@@ -66,7 +66,7 @@ class Classification:
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
     def loss_per_example(self, logits: jax.Array, targets: jax.Array, *, train: bool) -> jax.Array:
-        """float32 [B]; targets are int labels [B] or probabilities [B, classes]. Labels are smoothed in training only."""
+        """float32 [B] for int labels [B] or probabilities [B, classes]; labels are smoothed in training only."""
         if self.cross_entropy == "sigmoid":
             return losses.sigmoid_cross_entropy(logits, targets)
         return losses.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing if train else 0.0)
