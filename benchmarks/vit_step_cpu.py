@@ -9,6 +9,11 @@ same GELU (``--gelu``). The torch side runs in a subprocess with another Python
 (scripts/requirements-parity.txt), so neither library's threads live beside the
 other's; only one side works at a time. Prints the median milliseconds of each and
 the median over pairs of bursts of the ratio timm / vitax (above 1: vitax is faster).
+
+Run it on an idle machine: beside other work torch's threads wait for each other and
+its step grows several times as much as XLA's, which flatters vitax. XLA takes fresh
+memory each step; ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1`` in the environment (of both sides)
+saves it 7% where transparent huge pages are ``madvise``.
 """
 
 import argparse

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vitax.layers.attention import Attention
+from vitax.layers.attention import WEIGHTS, Attention, attend
+from vitax.layers.dropout import dropout
 
 X = jax.random.normal(jax.random.key(0), (2, 5, 8))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 7, 8))
@@ -92,3 +93,25 @@ def test_bfloat16_statistics_are_float32():
     assert have.dtype == jnp.bfloat16
     np.testing.assert_allclose(weights.sum(-1), 1.0, rtol=0.01)
     np.testing.assert_allclose(have.astype(jnp.float32), want, atol=0.03)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_are_those_of_the_formula(rate, masked):
+    query, key, value = (jax.random.normal(jax.random.key(i), (2, n, 3, 4)) for i, n in enumerate((5, 7, 7)))
+    mask = jax.random.bernoulli(jax.random.key(3), 0.6, (2, 1, 5, 7)).at[..., 0].set(True) if masked else None
+    rng = jax.random.split(jax.random.key(4), 2)
+
+    def plain(query, key, value):
+        scores = jnp.einsum("btnk,bsnk->bnts", query, key) / 2.0
+        weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, -1e30))
+        return jnp.einsum("bnts,bsnk->btnk", dropout(weights, rate, rng, WEIGHTS), value)
+
+    def ours(query, key, value):
+        return attend(query, key, value, mask=mask, dropout_rate=rate, rng=rng)[0]
+
+    want, have = (
+        jax.jit(jax.grad(lambda *a, f=f: jnp.cos(3 * f(*a)).sum(), (0, 1, 2)))(query, key, value) for f in (plain, ours)
+    )
+    for a, b in zip(want, have):
+        np.testing.assert_allclose(b, a, atol=1e-5 * float(jnp.abs(a).max()))
