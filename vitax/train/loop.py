@@ -91,12 +91,12 @@ def train(run: Run, clock: Clock) -> int:
             state, metadata, start = restored
             run.check_resume(metadata)
         else:
-            state, start = run.start(), 0
+            state, metadata, start = run.start(), {}, 0
         bar = stack.enter_context(closing(terminal.Bar(run.total_steps, start, primary)))
         if restored is not None:
             bar.say(f"Resumed at step {start} from {store.directory / str(start)}.")
         log = stack.enter_context(closing(MetricsLog(run.workdir, start, primary)))
-        ledger = _ledger(run)
+        ledger = _ledger(run, metadata)
         if start < run.total_steps:
             _compile(program, clock, bar)
         evaluate = [(e.name, every, e.build(program)) for e, every in run.evaluators]
@@ -137,7 +137,7 @@ def train(run: Run, clock: Clock) -> int:
             total = digest.combine(digest.manifest(state))
         if primary:
             write_json(run.workdir / "ledger.json", ledger.read(clock.read(), step - start, step))
-    if code == EXIT_DONE and primary:
+    if primary:
         print(f"state digest={total} step={step}", flush=True)
     return code
 
@@ -150,10 +150,12 @@ def _compile(program: Program, clock: Clock, bar: terminal.Bar) -> None:
         bar.say(f"compiled in {time.perf_counter() - begun:.1f} s")
 
 
-def _ledger(run: Run) -> Ledger:
+def _ledger(run: Run, metadata: Mapping[str, Any]) -> Ledger:
+    # The file also knows of steps that were rolled back; the checkpoint's copy
+    # travels with it where the rest of the workdir was lost.
     device = run.program.mesh.devices.flat[0]
     size = next(iter(run.program.batch_spec.values())).shape[0]
-    before = read_json(run.workdir / "ledger.json") or {}
+    before = read_json(run.workdir / "ledger.json") or metadata.get("ledger") or {}
     return Ledger(device.device_kind, run.program.mesh.size, run.model_flops_per_example, size, before)
 
 
