@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 SHOWN = {"train/loss": "loss {:.4f}", "train/accuracy": "acc {:.3f}", "lr": "lr {:.2e}"}
 
@@ -53,15 +53,16 @@ class Bar:
         self._live: Progress | None = None
         self._total, self._start, self._begun = total_steps, start, time.monotonic()
         if primary and self._console.is_terminal:
+            whole = Column(no_wrap=True)
+            # The values come last and give way first where the terminal is narrow.
             self._live = Progress(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
+                MofNCompleteColumn(table_column=whole),
+                BarColumn(bar_width=10, table_column=whole),
+                TextColumn("ETA", table_column=whole),
+                TimeRemainingColumn(compact=True, table_column=whole),
+                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
                 console=self._console,
+                expand=True,
             )
             self._live.start()
             self._task = self._live.add_task("train", total=total_steps, completed=start, note="")
@@ -82,10 +83,10 @@ class Bar:
             parts.append(f"data wait {values['data_wait_fraction']:.0%}")
         parts += [f"{k} {v:.4f}" for k, v in values.items() if "/" in k and not k.startswith("train/")]
         line = "  ".join(parts)
-        if self._live:
+        if self._live and any("/" in k and not k.startswith("train/") for k in values):
+            self._live.console.print(f"step {step}  {line}")  # evaluations stay on the screen
+        elif self._live:
             self._live.update(self._task, completed=step, note=line)
-            if any("/" in k and not k.startswith("train/") for k in values):
-                self._live.console.print(f"step {step}  {line}")
         else:
             done = max(step - self._start, 1)
             eta = (time.monotonic() - self._begun) / done * (self._total - step)
