@@ -110,7 +110,10 @@ def test_warm_start_by_the_recipe(workdir, tmp_path, capsys):
         (["trian"], 'unknown verb "trian". Did you mean "train"'),
         (["train", "--config", "quickstar", "--workdir", "x"], 'Did you mean "quickstart"'),
         (["train", "--config", "quickstart:pretrian", "--workdir", "x"], 'Did you mean "pretrain"'),
-        (["train", "--config", "quickstart", "--workdir", "x", "--lr=3"], "Overrides look like --config.lr=3"),
+        (["train", "--config", "quickstart", "--workdir", "x", "--lr=3"], "Did you mean --config.optimizer.lr?"),
+        (["predict", "--checkpoint", "x", "y.jpg", "--topk", "0"], "expected at least 1"),
+        (["predict", "--checkpoint", "x", "/tmp"], "/tmp is a folder"),
+        ([], "Verbs: train, eval"),
         (["eval", "--checkpoint", "/nowhere"], "no checkpoint in /nowhere"),
         (["predict", "--checkpoint", "x", "/no.jpg"], "No such image file: /no.jpg"),
         (["cost", "--workdir", "/nowhere"], "no ledger.json"),
@@ -151,3 +154,37 @@ def test_nothing_imports_tensorflow_or_torch(workdir):
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
+
+
+def folder(root, classes, rng):
+    from PIL import Image
+
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_own_folders_whose_classes_differ_are_refused(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    train, val = folder(tmp_path / "train", "abc", rng), folder(tmp_path / "val", "bc", rng)
+    ops = """({"kind": "decode"}, {"kind": "resize"})"""
+    arguments = ["train", "--config", "quickstart:scratch", "--workdir", str(tmp_path / "run"), *SMALL]
+    arguments += [f"--config.data.source={{'kind': 'folder', 'path': '{train}'}}", f"--config.data.ops={ops}"]
+    arguments += [f"--config.evaluators.val.data.source={{'kind': 'folder', 'path': '{val}'}}"]
+    arguments += [f"--config.evaluators.val.data.ops={ops}", "--config.evaluators.val.data.num_examples=8"]
+    assert main([*arguments, "--config.data.num_examples=12"]) == 2
+    assert "Set --config.data.num_classes=3" in capsys.readouterr().err
+    arguments += ["--config.data.num_examples=12", "--config.data.num_classes=3"]
+    assert main([*arguments, "--config.evaluators.val.data.num_classes=2"]) == 2
+    assert "every label would mean another class. Missing: a; only there: none" in capsys.readouterr().err
+    folder(tmp_path / "val2", "abc", rng)
+    arguments = [
+        a.replace(str(val), str(tmp_path / "val2")).replace("num_examples=8", "num_examples=12") for a in arguments
+    ]
+    assert main(arguments) == 0  # the workdir of a run that never began is free
+    image = str(tmp_path / "train" / "a" / "0.png")
+    assert main(["predict", "--checkpoint", str(tmp_path / "run"), image, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert sorted(k["label"] for k in rows[0]["topk"]) == ["a", "b", "c"]

@@ -49,7 +49,8 @@ def test_the_variant_is_what_follows_the_colon(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optimizer.lr=3"], r"Unknown argument --optimizer.lr=3. Overrides look like --config.optimizer.lr=3"),
+        (["--duration.epochs=3"], "Unknown argument --duration.epochs=3. Did you mean --config.duration.epochs"),
+        (["--wokdir=3"], 'Did you mean "--workdir"'),
         (["--config.n"], "no value"),
         (["--config.n.m=3"], 'n is 1, which has no field "m"'),
         (["--config.ops.7.size=3"], "element number from 0 to 1"),

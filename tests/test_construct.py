@@ -37,6 +37,7 @@ def test_types_are_taken_as_they_are_meant():
     ("fields", "message"),
     [
         ({"widht": 3}, r'part.widht: unknown field. Did you mean "width"\? Valid: .*width'),
+        ({"hidden_size": 3}, 'Did you mean "width"'),
         ({"rate": "fast"}, "part.rate: expected float, got 'fast'"),
         ({"width": 3.5}, "part.width: expected int, got 3.5"),
         ({"width": True}, "part.width: expected int, got True"),

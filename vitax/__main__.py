@@ -31,6 +31,12 @@ class _Parser(argparse.ArgumentParser):
         words = message.split("'")
         if "invalid choice" in message and len(words) > 1:
             message = f'unknown verb "{words[1]}".{suggest(words[1], VERBS)} Verbs: {", ".join(VERBS)}.'
+        elif "required: VERB" in message:
+            message = f"a verb is missing. Verbs: {', '.join(VERBS)}."
+        elif "required: " in message:
+            wanted = message.rpartition("required: ")[2].split(", ")
+            near = [suggest(w, wanted) for w in sys.argv[1:] if w.startswith("--") and w not in wanted]
+            message += "".join(near)
         raise UserError(message)
 
 

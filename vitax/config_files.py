@@ -16,6 +16,9 @@ from ml_collections import ConfigDict
 from vitax.core.durations import UNITS
 from vitax.core.errors import UserError, suggest
 
+# Options of the verbs, for suggestions.
+OPTIONS = ("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds")
+
 
 def folder() -> Path:
     """Where the recipes that come with vitax lie (installed as ``vitax.configs``)."""
@@ -76,12 +79,12 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UserError(f"{name}: get_config must return an ml_collections.ConfigDict, not {type(config).__name__}.")
     plain = config.to_dict()
-    for key, text in parse_overrides(overrides):
+    for key, text in parse_overrides(overrides, plain):
         override(plain, key, text)
     return ConfigDict(plain)
 
 
-def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+def parse_overrides(arguments: Sequence[str], plain: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     """``["--config.a=1", "--config.b", "2"]`` -> ``[("a", "1"), ("b", "2")]``.
 
     Raises:
@@ -91,8 +94,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("--config."):
-            hint = f" Overrides look like --config.{word.lstrip('-')}" if word.startswith("--") else ""
-            raise UserError(f"Unknown argument {word}.{hint}")
+            raise UserError(f"Unknown argument {word}.{_hint(word, plain or {})}")
         key, sign, text = word.removeprefix("--config.").partition("=")
         if not sign:
             if not rest or rest[0].startswith("--config."):
@@ -100,6 +102,14 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
             text = rest.pop(0)
         pairs.append((key, text))
     return pairs
+
+
+def _hint(word: str, plain: dict[str, Any]) -> str:
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    ends = [key for key in flatten(plain) if key == name or key.endswith(f".{name}")]
+    if ends:
+        return f" Did you mean --config.{ends[0]}?"
+    return suggest(word.partition("=")[0], OPTIONS) or " Fields of the recipe are set as --config.PART.FIELD=VALUE."
 
 
 def parse_value(text: str, current: Any) -> Any:

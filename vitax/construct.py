@@ -22,6 +22,10 @@ def fields_of(target: Any) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in fields.items() if n not in added}
 
 
+# What the same thing is called elsewhere; for suggestions alone.
+SYNONYMS = {"learning_rate": "lr", "wd": "weight_decay", "beta1": "b1", "beta2": "b2", "hidden_size": "width"}
+
+
 def construct(table: Mapping[str, Any], spec: Any, where: str, **given: Any) -> Any:
     """Builds ``table[spec["kind"]]`` from the other keys of ``spec``.
 
@@ -50,7 +54,8 @@ def call(target: Any, values: Mapping[str, Any], where: str) -> Any:
     fields = fields_of(target)
     for key in values:
         if key not in fields:
-            raise UserError(f"{where}.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}.")
+            hint = suggest(SYNONYMS.get(key, key), fields)
+            raise UserError(f"{where}.{key}: unknown field.{hint} Valid: {', '.join(sorted(fields))}.")
     missing = [n for n, p in fields.items() if p.default is p.empty and n not in values]
     if missing:
         raise UserError(f"{where}.{missing[0]}: missing. Give it in the recipe or as --config.{where}.{missing[0]}=...")

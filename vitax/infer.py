@@ -64,6 +64,7 @@ def evaluate(checkpoint: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     evaluators = recipe.evaluators()
     if not evaluators:
         raise UserError("The recipe has no evaluators; add one with --config.evaluators.val.data.source...=...")
+    run.check_classes(metadata.get("class_names"), evaluators)
     values: dict[str, float] = {}
     examples = 0
     for evaluator, _ in evaluators:
@@ -83,6 +84,11 @@ def predict(
     Raises:
       UserError: a file that is missing or no image, before anything is computed.
     """
+    if topk < 1:
+        raise UserError(f"--topk {topk}: expected at least 1.")
+    folders = [str(p) for p in images if p.is_dir()]
+    if folders:
+        raise UserError(f"{folders[0]} is a folder; give image files, e.g. {folders[0]}/*.jpg")
     missing = [str(p) for p in images if not p.is_file()]
     if missing:
         raise UserError(f"No such image file: {', '.join(missing[:5])}.")
@@ -123,7 +129,7 @@ def _prepare(file: Path, ops: Sequence[Any], spec: recipes.DataSpec) -> np.ndarr
 
 
 def _row(file: Path, probabilities: np.ndarray, names: Sequence[str], topk: int) -> dict[str, Any]:
-    best = np.argsort(-probabilities, kind="stable")[:topk]
+    best = np.argsort(-probabilities, kind="stable")[: min(topk, len(names))]
     return {
         "file": str(file),
         "topk": [{"label": names[i], "index": int(i), "probability": float(probabilities[i])} for i in best],

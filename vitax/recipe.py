@@ -98,6 +98,13 @@ class DataSpec:
                 f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)}. "
                 f"Set --config.{where}.num_examples={len(source)} (schedules in epochs follow it)."
             )
+        names = getattr(source, "class_names", None)
+        if names and len(names) != self.num_classes:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            raise UserError(
+                f"{where}.num_classes: the recipe states {self.num_classes}, the source has {len(names)} classes "
+                f"({shown}). Set --config.data.num_classes={len(names)}."
+            )
         return source
 
     def build_ops(self, where: str = "data") -> list[Any]:

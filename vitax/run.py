@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 import vitax
 from vitax import recipe as recipes
-from vitax.checkpoint import warm_start
+from vitax.checkpoint import store, warm_start
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
@@ -54,6 +55,9 @@ def train(recipe: Recipe, workdir: Path) -> int:
     program = recipe.program()
     pipeline = recipe.data.pipeline(recipe.seed)
     evaluators = recipe.evaluators()
+    check_classes(getattr(pipeline.source, "class_names", None), evaluators)
+    if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
+        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     if primary:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "recipe.json", recipe.config)
@@ -80,7 +84,7 @@ def _check_workdir(recipe: Recipe, workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir}: is a file; expected a folder.")
     old = read_json(workdir / "recipe.json")
-    if old is not None and (workdir / "checkpoints").is_dir():
+    if old is not None and store.steps_in(workdir / "checkpoints"):
         _refuse(recipes.resume_differences(old, recipe), workdir)
 
 
@@ -91,6 +95,23 @@ def _refuse(lines: list[str], where: Any) -> None:
             + "\n  ".join(lines)
             + "\nUse the same settings, or another --workdir."
         )
+
+
+def check_classes(names: Sequence[str] | None, evaluators: Sequence[tuple[Any, float]]) -> None:
+    """Refuses evaluation data whose classes are numbered otherwise than those trained on.
+
+    Folders number their classes in order: one class less, and every label means another.
+    """
+    for evaluator, _ in evaluators:
+        other = getattr(evaluator.pipeline.source, "class_names", None)
+        if names and other and list(names) != list(other):
+            lacks = ", ".join([n for n in names if n not in other][:5]) or "none"
+            extra = ", ".join([n for n in other if n not in names][:5]) or "none"
+            raise UserError(
+                f"evaluators.{evaluator.name}.data: its classes are not those trained on; every label would mean "
+                f"another class. Missing: {lacks}; only there: {extra}. "
+                "Give it the same class folders, or another source."
+            )
 
 
 def check_resume(recipe: Recipe, pipeline: Pipeline, found: dict[str, Any]) -> None:
@@ -116,7 +137,7 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
     state = program.init()
     if recipe.init_from is None:
         return state
-    directory, step = warm_start.find(recipe.init_from.checkpoint)
+    directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
     resample = {"pos_embedding": _resampler(recipe)}
     params, placement = warm_start.place(state.params, source, recipe.init_from.reset, resample)

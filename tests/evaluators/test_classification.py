@@ -50,6 +50,7 @@ def setup(devices, mesh, batch_size=16, **changes):
         (1, MeshSpec(), 64),
         (8, MeshSpec(data=2, fsdp=2, tensor=2), 8),
         (8, MeshSpec(), 16),
+        (8, MeshSpec(), 5),  # padded to what the devices divide
     ],
 )
 def test_every_example_counts_once(by_hand, devices, mesh, batch_size):

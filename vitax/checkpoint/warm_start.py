@@ -45,8 +45,10 @@ class Placement:
         return lines
 
 
-def find(checkpoint: str, default_step: int | None = None) -> tuple[Path, int]:
-    """``DIR`` or ``DIR@STEP`` -> (folder of steps, step); the newest readable one by default.
+def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
+    """``DIR``, ``DIR@STEP`` or ``DIR/checkpoints/STEP`` -> (folder of steps, step).
+
+    Without a step, the newest readable one. ``what`` says in errors where the path was given.
 
     Raises:
       UserError: no such workdir or step; names what is there.
@@ -54,12 +56,18 @@ def find(checkpoint: str, default_step: int | None = None) -> tuple[Path, int]:
     match = re.fullmatch(r"(.*?)(?:@(\d+))?", checkpoint)
     assert match is not None
     path = Path(match.group(1)).expanduser().absolute()  # Orbax refuses relative paths
+    if match.group(2) is None and path.name.isdigit() and path.parent.name == "checkpoints":
+        return find(f"{path.parent.parent}@{path.name}", what)
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = store.steps_in(directory)
     if not steps:
-        near = sorted(p.parent.name for p in path.parent.glob("*/checkpoints")) if path.parent.is_dir() else []
+        near = (
+            sorted(p.parent.name for p in path.parent.glob("*/checkpoints") if store.steps_in(p))
+            if path.parent.is_dir()
+            else []
+        )
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
-        raise UserError(f"--checkpoint {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
+        raise UserError(f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
     if match.group(2) is not None:
         step = int(match.group(2))
         if step not in steps:

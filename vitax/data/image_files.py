@@ -180,7 +180,7 @@ def _decode_pil(data: bytes, channels: int) -> np.ndarray:
             array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error ...
         raise UserError(
-            f"not a readable image ({error}): {len(data):,} bytes that start with {data[:4].hex()}."
+            f"not a readable image ({type(error).__name__}): {len(data):,} bytes that start with {data[:4].hex()}."
         ) from error
     return array[..., None] if channels == 1 else array
 

@@ -54,8 +54,14 @@ class ClassificationEvaluator:
 
 def global_batches(program: Program, pipeline: Pipeline) -> Iterator[Batch]:
     """All evaluation batches as global arrays, the tail padded with ``mask`` False."""
-    for local in pipeline.eval_batches(pipeline.batch_size):
+    for local in pipeline.eval_batches(_fitting(program, pipeline.batch_size)):
         yield program.put(local)
+
+
+def _fitting(program: Program, batch_size: int) -> int:
+    # Padding is exact, so any batch size will do: the next that the devices divide.
+    ways = program.rules.batch_ways(program.mesh)
+    return -(-batch_size // ways) * ways
 
 
 def make_predict(program: Program) -> Callable[[Any, Any, Batch], jax.Array]:
@@ -96,7 +102,7 @@ def predictions(program: Program, state: TrainState, pipeline: Pipeline) -> Iter
     """
     predict = make_predict(program)
     params = state.params if program.ema is None else state.ema
-    for local in pipeline.eval_batches(pipeline.batch_size):
+    for local in pipeline.eval_batches(_fitting(program, pipeline.batch_size)):
         logits = predict(params, state.mutables, program.put(local))
         keep = np.asarray(local["mask"])
         yield (
