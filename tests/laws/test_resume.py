@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -128,7 +127,7 @@ def test_a_finished_run_started_again_does_nothing_and_says_so(straight):
     before = (straight[0] / "metrics.jsonl").read_text()
     code, output = train(straight[0].parent / "tiny.py", straight[0])
     assert code == 0, output
-    assert digest(output) == (straight[1], "16") or digest(output) == straight[1]
+    assert digest(output) == straight[1]
     assert (straight[0] / "metrics.jsonl").read_text() == before
 
 
@@ -201,8 +200,7 @@ def test_two_processes_agree_with_one_stop_together_and_go_on(tmp_path, straight
         for name in ("train/loss", "val/loss"):
             if name in want:
                 assert got[name] == pytest.approx(want[name], rel=1e-4)
-    # The same checkpoint on one process: the same state.
-    assert (Path(workdir) / "ledger.json").exists()
+    assert json.loads((workdir / "ledger.json").read_text())["starts"] == 2
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
