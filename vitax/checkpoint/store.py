@@ -226,13 +226,15 @@ class Store:
     def restore(self, abstract: Any, set_aside: bool = True) -> tuple[Any, dict[str, Any], int] | None:
         """The newest step that is whole: (state, metadata, step), or None.
 
-        Damaged steps are named in the log and, with ``set_aside``, renamed to
-        ``STEP.damaged`` so that the run can write that step again; nothing is deleted.
+        Damaged steps are named in the log. Where an older one is whole and ``set_aside``
+        is on, they are renamed to ``STEP.damaged`` so that the run can write those steps
+        again; nothing is deleted. Where none is whole they stay, so that starting again
+        is the same error and never a silent fresh start.
 
         Raises:
           UserError: every step is damaged.
         """
-        steps = steps_in(self.directory)
+        steps, damaged = steps_in(self.directory), list[int]()
         for step in reversed(steps):
             try:
                 _check_seal(self.directory / str(step))
@@ -240,15 +242,17 @@ class Store:
                 state = load(self.directory, step, abstract)
             except Damaged as problem:
                 log.warning("Checkpoint %s is damaged: %s. Trying the one before.", self.directory / str(step), problem)
-                if set_aside:
-                    self._set_aside(step)
+                damaged.append(step)
                 continue
+            if set_aside:
+                for bad in damaged:
+                    self._set_aside(bad)
             self.last_saved = step
             return state, metadata, step
         if steps:
             raise UserError(
                 f"All checkpoints in {self.directory} are damaged (steps {', '.join(map(str, steps))}). "
-                "Start in another --workdir, or mend the files (renamed to STEP.damaged)."
+                "Nothing was moved. Mend the files, or start in another --workdir."
             )
         return None
 
