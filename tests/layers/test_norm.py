@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from vitax.layers.linear import Linear
-from vitax.layers.norm import LayerNorm
+from vitax.layers.norm import LayerNorm, normalise
 
 
 def test_norm_by_hand_and_far_from_zero():
@@ -37,6 +38,40 @@ def test_bfloat16_norm_has_float32_statistics():
     assert have.dtype == jnp.bfloat16
     want = LayerNorm().apply(variables, x.astype(jnp.float32))
     np.testing.assert_allclose(have.astype(jnp.float32), want, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2**-6)])
+def test_norm_differentiates_like_its_definition(dtype, tolerance):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = (3 * jax.random.normal(keys[0], (2, 5, 64)) + 1).astype(dtype)
+    scale, bias = jax.random.normal(keys[1], (64,)), jax.random.normal(keys[2], (64,))
+    out = jax.random.normal(keys[3], x.shape).astype(dtype)
+
+    def definition(x, scale, bias):
+        x = x.astype(jnp.float32)
+        y = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-3)
+        return ((y * scale + bias) * out.astype(jnp.float32)).sum()
+
+    def ours(x, scale, bias):
+        return (normalise(x, scale, bias, 1e-3, dtype) * out).astype(jnp.float32).sum()
+
+    want, have = (jax.grad(f, argnums=(0, 1, 2))(x, scale, bias) for f in (definition, ours))
+    for w, h in zip(want, have):
+        assert h.dtype == w.dtype
+        w, h = np.asarray(w, np.float32), np.asarray(h, np.float32)
+        assert np.abs(h - w).max() <= tolerance * np.abs(w).max()
+
+
+def test_bfloat16_statistics_of_one_pass_lose_less_than_the_rounding_of_x():
+    x = np.random.default_rng(0).standard_normal((64, 768))
+    for mean in (0.0, 30.0, 300.0):
+        shifted = jnp.asarray(x + mean, jnp.bfloat16)
+        rounded = np.asarray(shifted, np.float64)
+        want = (rounded - rounded.mean(-1, keepdims=True)) / np.sqrt(rounded.var(-1, keepdims=True) + 1e-6)
+        exact = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+        have = np.asarray(normalise(shifted, jnp.ones(768), jnp.zeros(768), 1e-6, "float32"), np.float64)
+        lost_by_rounding = np.abs(want - exact).mean()
+        assert np.abs(have - want).mean() < 0.2 * lost_by_rounding
 
 
 def test_kernels_start_with_the_fans_of_the_flat_matrix():
