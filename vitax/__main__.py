@@ -19,7 +19,7 @@ VERBS = {
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce",
     "models": "list the published models: parameters, GMACs, tokens",
-    "cost": "show what a run has cost so far",
+    "cost": "show what a run has cost so far, or count the compute of the ViT paper",
     "report": "write report.html for a workdir",
 }
 
@@ -65,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     add["quickstart"].add_argument("--seeds", type=int, default=3, help="runs of each kind (default 3)")
     add["models"].add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
     add["recipes"].add_argument("pattern", nargs="?", default="*", help="shell pattern")
-    add["cost"].add_argument("--workdir", required=True, type=Path)
+    add["cost"].add_argument("--workdir", type=Path, help="of a run: what it has cost so far")
+    add["cost"].add_argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again")
     add["report"].add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -131,11 +132,22 @@ def _models(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _cost(args: argparse.Namespace, rest: list[str]) -> int:
-    from vitax import catalogue
-
     _no_more(rest)
-    ledger = catalogue.ledger(args.workdir)
-    _print(args, ledger, catalogue.ledger_lines(ledger))
+    if args.paper == (args.workdir is not None):
+        raise UserError(
+            f"cost: {'both' if args.paper else 'neither'} of --workdir and --paper given; expected one: --workdir DIR "
+            "(what a run has cost so far) or --paper (tables 2 and 6 of the ViT paper)."
+        )
+    if args.paper:
+        from vitax import paper
+
+        tables = paper.tables()
+        _print(args, tables, paper.lines(tables))
+    else:
+        from vitax import catalogue
+
+        ledger = catalogue.ledger(args.workdir)
+        _print(args, ledger, catalogue.ledger_lines(ledger))
     return EXIT_DONE
 
 
@@ -161,7 +173,9 @@ COMMANDS = {
 
 def _no_more(rest: list[str]) -> None:
     if rest:
-        raise UserError(f"Unknown argument {rest[0]}.")
+        from vitax.config_files import OPTIONS
+
+        raise UserError(f"Unknown argument {rest[0]}.{suggest(rest[0].partition('=')[0], OPTIONS)}")
 
 
 def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:

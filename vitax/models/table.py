@@ -32,6 +32,30 @@ def published() -> dict[str, dict[str, Any]]:
     return models
 
 
+def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any) -> tuple[Any, Any, Any]:
+    """A published model with the shapes of its variables and of one image: nothing is allocated.
+
+    Args:
+      name: a name of ``published()``.
+      image_size: side in pixels, or (height, width).
+      **changes: constructor fields other than published, e.g. ``num_classes``.
+
+    Returns:
+      (model, variables, float32 image [1, height, width, 3]), the last two as
+      ``jax.ShapeDtypeStruct``.
+
+    Raises:
+      UserError: an unknown name, or a size that the patches do not divide.
+    """
+    fields = dict(pick(published(), name, "models")) | changes
+    # Scanned, so that tracing does not grow with depth; parameters and costs are the same.
+    model = MODELS[fields.pop("kind")](**fields, unroll=False)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    # An abstract key: a real one would start the devices.
+    return model, jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images), images
+
+
 def summary(
     name: str, image_size: int | tuple[int, int] = 224, num_classes: int | None = None
 ) -> dict[str, str | int | float]:
@@ -49,14 +73,9 @@ def summary(
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
     """
-    fields = dict(pick(published(), name, "models"))
-    if num_classes is not None:
-        fields["num_classes"] = num_classes
-    # Scanned, so that tracing does not grow with depth; parameters and costs are the same.
-    model = MODELS[fields.pop("kind")](**fields, unroll=False)
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images)
+    model, variables, images = abstract(
+        name, image_size, **({} if num_classes is None else {"num_classes": num_classes})
+    )
     cost = flops.forward_flops(model, variables, images)
     embedded = jax.eval_shape(lambda v, x: model.apply(v, x, return_intermediates=True), variables, images)
     return {
