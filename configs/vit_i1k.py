@@ -14,23 +14,26 @@ from ml_collections import ConfigDict
 
 from vitax.config_files import parse_variant
 from vitax.core.errors import pick
+from vitax.cost import vit_paper
 from vitax.models import vit_sizes
 
-# model -> ImageNet top-1 of Table 5 (384 px)
-TABLE_5 = {"B/32": 73.38, "B/16": 77.91, "L/32": 71.16, "L/16": 76.53}
-VARIANTS = tuple(TABLE_5)
+EPOCHS = 300
+MODELS = {model.removeprefix("ViT-"): top1 for (model, data), top1 in vit_paper.TABLE_5.items() if data == "ImageNet"}
+VARIANTS = tuple(MODELS)
+IMAGES = vit_paper.PRETRAINING["ImageNet"]
 
 
 def get_config(variant: str = "L/16") -> ConfigDict:
     """``MODEL[,epochs=300]``, with a model of Table 5."""
-    choice = parse_variant(variant, "model", model="L/16", epochs=300)
+    choice = parse_variant(variant, "model", model="L/16", epochs=EPOCHS)
     model, epochs = choice["model"], choice["epochs"]
+    top1 = pick(MODELS, model, "model of vit_i1k")
     return ConfigDict(
         {
             "paper": {
-                "paper": "arXiv:2010.11929",
+                "paper": vit_paper.PAPER,
                 "row": f"Table 3, ViT-{model} ImageNet, {epochs} epochs",
-                "expected": {"imagenet top-1, Table 5": pick(TABLE_5, model, "model of vit_i1k")},
+                "expected": {"imagenet top-1, Table 5": top1.imagenet2012} if epochs == EPOCHS else {},
                 "core_days": None,
             },
             "model": {
@@ -44,9 +47,9 @@ def get_config(variant: str = "L/16") -> ConfigDict:
             "data": {
                 "source": {"kind": "tfds", "name": "imagenet2012", "split": "train"},
                 "ops": ({"kind": "decode"}, {"kind": "inception_crop"}, {"kind": "flip"}),
-                "num_examples": 1_281_167,
-                "num_classes": 1_000,
-                "image_size": 224,
+                "num_examples": IMAGES.num_examples,
+                "num_classes": IMAGES.num_classes,
+                "image_size": vit_paper.IMAGE_SIZE,
                 "batch_size": 4096,
             },
             "evaluators": {

@@ -16,52 +16,50 @@ from ml_collections import ConfigDict
 
 from vitax.config_files import parse_variant
 from vitax.core.errors import pick
+from vitax.cost import vit_paper
 from vitax.models import vit_sizes
 
-# model -> (learning rate of Table 3, epochs unless the variant says otherwise)
-TABLE_3 = {"B/32": (8e-4, 7), "B/16": (8e-4, 7), "L/32": (6e-4, 7), "L/16": (4e-4, 14), "H/14": (3e-4, 14)}
-# (model, epochs) -> ImageNet top-1 of Table 6, and exaFLOPs
-TABLE_6 = {
-    ("B/32", 7): (80.73, 55),
-    ("B/16", 7): (84.15, 224),
-    ("L/32", 7): (84.37, 196),
-    ("L/16", 7): (86.30, 783),
-    ("L/16", 14): (87.12, 1567),
-    ("H/14", 14): (88.08, 4262),
+# model -> (learning rate, epochs) of Table 3; the last epochs are the default
+TABLE_3 = {
+    "B/32": (8e-4, (7,)),
+    "B/16": (8e-4, (7,)),
+    "L/32": (6e-4, (7,)),
+    "L/16": (4e-4, (7, 14)),
+    "H/14": (3e-4, (14,)),
 }
-# (model, epochs) -> ImageNet top-1 of Table 2 (higher resolution, averaged), TPUv3-core-days
-TABLE_2 = {("L/16", 14): (87.76, 680), ("H/14", 14): (88.55, 2500)}
-VARIANTS = tuple(f"{model},epochs={epochs}" for model, epochs in TABLE_6)
+VARIANTS = tuple(f"{model},epochs={epochs}" for model, (_, stated) in TABLE_3.items() for epochs in stated)
+TABLE_2 = {(c.model, c.epochs): c for c in vit_paper.TABLE_2 if c.pretraining == "JFT-300M"}
+IMAGES = vit_paper.PRETRAINING["JFT-300M"]
 
 
 def get_config(variant: str = "L/16") -> ConfigDict:
-    """``MODEL[,epochs=N]``, with a model of Table 3."""
+    """``MODEL[,epochs=N]``, with a ViT of Table 3; L/16 trains for 14 epochs by default."""
     choice = parse_variant(variant, "model", model="L/16", epochs=None)
-    lr, epochs = pick(TABLE_3, choice["model"], "model of vit_jft")
-    epochs = choice["epochs"] or epochs
-    key = (choice["model"], epochs)
-    expected = {}
+    lr, stated = pick(TABLE_3, choice["model"], "model of vit_jft")
+    epochs = choice["epochs"] or stated[-1]
+    key = (f"ViT-{choice['model']}", epochs)
+    expected: dict[str, float | None] = {}
     if key in TABLE_2:
-        expected["imagenet top-1, Table 2"] = TABLE_2[key][0]
-    if key in TABLE_6:
-        expected["imagenet top-1, Table 6"] = TABLE_6[key][0]
-        expected["exaFLOPs"] = TABLE_6[key][1]
+        expected["imagenet top-1, Table 2"] = TABLE_2[key].mean.imagenet2012
+    if key in vit_paper.TABLE_6:
+        expected["imagenet top-1, Table 6"] = vit_paper.TABLE_6[key].accuracy.imagenet2012
+        expected["exaFLOPs"] = vit_paper.TABLE_6[key].exaflops
     return ConfigDict(
         {
             "paper": {
-                "paper": "arXiv:2010.11929",
-                "row": f"Table 3, ViT-{key[0]} JFT-300M, {epochs} epochs",
+                "paper": vit_paper.PAPER,
+                "row": f"Table 3, {key[0]} JFT-300M, {epochs} epochs",
                 "expected": expected,
-                "core_days": TABLE_2.get(key, (None, None))[1],
+                "core_days": TABLE_2[key].core_days if key in TABLE_2 else None,
             },
-            "model": {"kind": "vit", **vit_sizes.fields(key[0]), "pre_logits": True, "head_bias_init": -10.0},
+            "model": {"kind": "vit", **vit_sizes.fields(choice["model"]), "pre_logits": True, "head_bias_init": -10.0},
             "objective": {"kind": "classification", "cross_entropy": "sigmoid"},
             "data": {
                 "source": {"kind": "tfds", "name": "jft300m", "split": "train"},
                 "ops": ({"kind": "decode"}, {"kind": "inception_crop"}, {"kind": "flip"}),
-                "num_examples": 303_000_000,
-                "num_classes": 18_291,
-                "image_size": 224,
+                "num_examples": IMAGES.num_examples,
+                "num_classes": IMAGES.num_classes,
+                "image_size": vit_paper.IMAGE_SIZE,
                 "batch_size": 4096,
             },
             "optimizer": {"kind": "adamw", "lr": lr, "weight_decay": 0.1, "b1": 0.9, "b2": 0.999},
