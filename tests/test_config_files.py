@@ -78,3 +78,6 @@ def test_variants():
         parse("L/16,epoch=7", "model", model="B/32", epochs=7)
     with pytest.raises(UserError, match="expected key=value"):
         parse("L/16,B/32", "model", model="B/32")
+    assert parse("on=true", "model", model="", on=False) == {"model": "", "on": True}
+    with pytest.raises(UserError, match='on: expected true or false, got "1"'):
+        parse("on=1", "model", model="", on=False)

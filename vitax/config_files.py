@@ -171,7 +171,7 @@ def parse_variant(text: str, first: str, **defaults: Any) -> dict[str, Any]:
       **defaults: all keys with their default values.
 
     Raises:
-      UserError: an unknown key; names the nearest.
+      UserError: an unknown key (names the nearest), or no truth value where the default is one.
     """
     result = dict(defaults)
     for number, part in enumerate(p.strip() for p in text.split(",") if p.strip()):
@@ -185,6 +185,8 @@ def parse_variant(text: str, first: str, **defaults: Any) -> dict[str, Any]:
                 f'Variant "{text}": unknown key "{key}".{suggest(key, defaults)} Valid: {", ".join(defaults)}.'
             )
         result[key] = parse_value(value, defaults[key])
+        if isinstance(defaults[key], bool) and not isinstance(result[key], bool):
+            raise UserError(f'Variant "{text}": {key}: expected true or false, got "{value}".')
     return result
 
 
