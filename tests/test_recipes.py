@@ -1,12 +1,16 @@
 """Every file in configs/: it resolves as it did, and two shrunk steps of it run."""
 
+import json
 import math
 
 import jax
 import pytest
 
 from vitax import catalogue, config_files, recipe
+from vitax.__main__ import main
 from vitax.core import metrics
+from vitax.core.errors import UserError
+from vitax.data.transfer_tasks import TASKS, VTAB
 from vitax.parallel.mesh import MeshSpec, build_mesh
 
 ALL = [(name, variant) for name in config_files.names() for variant in config_files.module(name).VARIANTS]
@@ -124,6 +128,127 @@ def test_other_epochs_than_the_papers_promise_nothing():
     for spec in ("vit_jft:L/16,epochs=3", "vit_i21k:L/16,epochs=30", "vit_i1k:L/16,epochs=90"):
         paper = config_files.load(spec).paper
         assert (dict(paper.expected), paper.core_days) == ({}, None), spec
+
+
+# ViT paper, Table 4, written down here once more: steps, grid of base LR, held-out share.
+SMALL_GRID = (0.001, 0.003, 0.01, 0.03)
+TABLE_4 = {
+    "imagenet2012": (20_000, (0.003, 0.01, 0.03, 0.06), 0.01),
+    "cifar100": (10_000, SMALL_GRID, 0.02),
+    "cifar10": (10_000, SMALL_GRID, 0.02),
+    "oxford_iiit_pet": (500, SMALL_GRID, 0.1),
+    "oxford_flowers102": (500, SMALL_GRID, 0.1),
+    "vtab": (2_500, (0.01,), None),
+}
+FINETUNE = config_files.module("vit_finetune")
+DATA_SETS = [*TASKS, *(f"vtab/{name}" for name in VTAB)]
+
+
+@pytest.mark.parametrize("dataset", DATA_SETS)
+def test_fine_tuning_presets_carry_table_4(dataset):
+    steps, grid, share = TABLE_4[dataset.partition("/")[0]]
+    c = config_files.load(f"vit_finetune:{dataset}")
+    assert (c.duration.to_dict(), c.data.batch_size, c.data.image_size) == ({"steps": steps}, 512, 384)
+    assert (c.optimizer.kind, c.optimizer.momentum, c.optimizer.weight_decay) == ("sgd", 0.9, 0)
+    assert (c.optimizer.clip_norm, c.optimizer.ema, c.schedule.kind) == (1.0, None, "cosine")
+    assert FINETUNE.TABLE_4[dataset.partition("/")[0]][:3] == (steps, grid, share)
+    assert c.optimizer.lr in grid
+    # One linear layer that starts at zero, and everything else from the checkpoint.
+    built = recipe.build(c)
+    assert (built.model().pre_logits, built.model().zero_head, built.model().head_bias_init) == (False, True, 0)
+    assert built.init_from.reset == ("^head/", "^pre_logits/")
+    assert (c.objective.cross_entropy, c.paper.core_days) == ("softmax", None)
+
+
+@pytest.mark.parametrize("dataset", DATA_SETS)
+def test_held_out_examples_are_those_that_training_leaves_out(dataset):
+    share = TABLE_4[dataset.partition("/")[0]][2]
+    whole = config_files.load(f"vit_finetune:{dataset}")
+    if share is None:
+        with pytest.raises(UserError, match="VTAB has one rate"):
+            config_files.load(f"vit_finetune:{dataset},held_out=true")
+        return
+    part = config_files.load(f"vit_finetune:{dataset},held_out=true")
+    val = part.evaluators.val.data
+    assert part.data.num_examples + val.num_examples == whole.data.num_examples
+    assert val.num_examples == pytest.approx(share * whole.data.num_examples, abs=1)
+    for kept, out in zip(part.data.source.split.split("+"), val.source.split.split("+")):
+        assert kept.replace("[:", "[").replace("]", ":]") == out  # train[:9] and train[9:]
+    assert dict(part.paper.expected) == {}
+
+
+@pytest.mark.parametrize(
+    ("variant", "size", "top1"),
+    [
+        ("imagenet2012,table2=true", 512, 85.30),
+        ("imagenet2012,pretrained=jft,table2=true", 512, 87.76),
+        ("imagenet2012,model=H/14,pretrained=jft,table2=true", 518, 88.55),
+    ],
+)
+def test_the_imagenet_rows_of_table_2(variant, size, top1):
+    c = config_files.load(f"vit_finetune:{variant}")
+    assert (c.data.image_size, c.optimizer.ema) == (size, 0.9999)
+    assert dict(c.paper.expected) == {"top-1, Table 2": top1}
+    assert recipe.build(c).total_steps == 20_000
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("imagenet2012,model=B/16", {"top-1, Table 5": 83.97}),
+        ("cifar100,pretrained=jft", {"top-1, Table 5": 94.04, "top-1, Table 2": 93.90}),
+        ("oxford_flowers102,model=L/32,pretrained=i1k", {"top-1, Table 5": 86.36}),
+        ("oxford_iiit_pet,model=H/14,pretrained=jft", {"top-1, Table 5": 97.56, "top-1, Table 2": 97.56}),
+        ("vtab/dtd,pretrained=jft", {"mean top-1 of 19 tasks, Table 2": 76.28}),
+        ("vtab/dtd,model=B/16", {}),
+        ("cifar10,model=S/16", {}),
+        ("cifar10,size=224", {}),
+    ],
+)
+def test_fine_tuning_expects_what_the_paper_prints(variant, expected):
+    assert dict(config_files.load(f"vit_finetune:{variant}").paper.expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("imagnet2012", 'unknown name "imagnet2012". Did you mean "imagenet2012"'),
+        ("vtab/clevr", 'unknown name "vtab/clevr"'),
+        ("cifar10,pretraind=jft", 'unknown key "pretraind". Did you mean "pretrained"'),
+        ("cifar10,pretrained=i22k", 'unknown name "i22k". Did you mean "i21k"'),
+        ("cifar10,held_out=1%", "held_out: expected true or false"),
+        ("cifar10,table2=true", "table2 has no row of cifar10 with ViT-L/16 from ImageNet-21k"),
+        ("imagenet2012,model=B/16,table2=true", "table2 has no row"),
+        ("cifar10,model=H/14,size=384", "384x384 px do not divide into patches of 14x14"),
+    ],
+)
+def test_a_wrong_fine_tuning_variant_says_how_to_mend_it(variant, message):
+    with pytest.raises(UserError, match=message):
+        recipe.load(f"vit_finetune:{variant}")
+
+
+SMALL = [
+    *(f"--config.model.{k}" for k in ("width=32", "depth=1", "mlp_dim=64", "num_heads=2", "patch_size=8")),
+    *(
+        f"--config.data.{k}"
+        for k in ("num_examples=16", "num_classes=4", "batch_size=8", "source={'kind': 'synthetic'}")
+    ),
+    *("--config.data.ops=()", "--config.evaluators=None", "--config.duration.steps=1"),
+]
+
+
+def test_fine_tuning_starts_from_a_pre_training_of_the_paper(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    arguments = ["--config", "vit_i21k:B/32", "--workdir", str(before), *SMALL, "--config.data.image_size=16"]
+    assert main(["train", *arguments]) == 0
+    arguments = ["--config", "vit_finetune:cifar10,model=B/32", "--workdir", str(after), *SMALL]
+    arguments += ["--config.data.image_size=32", f"--config.init_from.checkpoint={before}"]
+    assert main(["train", *arguments]) == 0
+    told = json.loads((after / "warm_start.json").read_text())
+    assert told["resampled"] == ["pos_embedding [1, 5, 32] -> [1, 17, 32]"]
+    assert {line.split()[0] for line in told["reset"]} == {"head/bias", "head/kernel"}
+    assert {line.split()[0] for line in told["ignored"]} == {"pre_logits/bias", "pre_logits/kernel"}
+    assert len(told["placed"]) == 21
 
 
 def test_every_recipe_takes_the_usual_overrides():
