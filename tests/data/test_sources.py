@@ -234,6 +234,8 @@ def test_tfds(prepared):
         assert source[4] == examples[4]
         assert str(data_dir) not in json.dumps(source.fingerprint())
     assert len(Tfds("tiny", "train[:75%]", str(data_dir))) == 15
+    whole, joined = (Tfds("tiny", split, str(data_dir)) for split in ("train", "train[:8]+train[15:17]"))
+    assert [joined[i] for i in range(len(joined))] == [whole[i] for i in (*range(8), 15, 16)]
 
 
 def test_tfds_errors(prepared, tmp_path):
