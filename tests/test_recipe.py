@@ -45,6 +45,9 @@ def with_change(config, path, value):
         ("remat", "ful", "ful"),
         ("dtype", "float16", 'dtype: "float16" is not one of'),
         ("seed", "x", "seed: expected a whole number"),
+        ("chip", 3, "chip: expected Mapping, got 3"),
+        ("chip", {"usd_per_hr": 1.0}, 'chip.usd_per_hr: unknown field. Did you mean "usd_per_hour"'),
+        ("chip", {"peak_bf16_flops": "fast"}, "chip.peak_bf16_flops: expected a number above 0"),
     ],
 )
 def test_errors_name_the_path_and_the_mend_before_any_device_is_touched(tiny, path, value, message):

@@ -16,11 +16,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vitax import config_files
-from vitax.construct import call, construct, fields_of
+from vitax.construct import call, check, construct, fields_of
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
-from vitax.cost import flops
+from vitax.cost import chips, flops
 from vitax.data.image_ops import OPS
 from vitax.data.pipeline import Pipeline
 from vitax.data.sources import SOURCES
@@ -37,11 +37,11 @@ OBJECTIVES = {"classification": Classification}
 EVALUATORS = {"classification": ClassificationEvaluator}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
-    *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed"),
+    *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
 )
 REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
-FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint")
+FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read; the source's fingerprint says what it is.
 _FREE_DATA = ("data.threads", "data.prefetch", "data.source.path", "data.source.data_dir")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -171,6 +171,7 @@ class Recipe:
       data, optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
       duration: the length as given; ``total_steps`` has it in steps.
       evaluators: name -> (spec, duration between evaluations).
+      chip: numbers of the chip that replace those of the table (``cost.chips.override``).
     """
 
     config: dict[str, Any]
@@ -185,6 +186,7 @@ class Recipe:
     init_from: InitFrom | None
     accumulate: int
     seed: int
+    chip: Mapping[str, Any]
 
     @property
     def total_steps(self) -> int:
@@ -353,6 +355,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Recipe:
         init_from=call(InitFrom, init_from, "init_from") if init_from else None,
         accumulate=plain.get("accumulate") or 1,
         seed=plain.get("seed") or 0,
+        chip=check(plain.get("chip") or {}, Mapping, "chip"),
     )
     _check(recipe)
     return recipe
@@ -375,6 +378,7 @@ def _check(recipe: Recipe) -> None:
     _check_source(recipe.data, "data")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
     recipe.every(recipe.log.every, "log.every")
+    chips.override(chips.CHIPS["v3"], recipe.chip)  # names and values; which chip it will be is not known yet
     for name, spec in (recipe.config.get("evaluators") or {}).items():
         where = f"evaluators.{name}"
         data = evaluator_data(recipe.config, name)

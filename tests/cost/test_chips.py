@@ -1,5 +1,6 @@
 import pytest
 
+from vitax.core.errors import UserError
 from vitax.cost import chips
 
 
@@ -51,6 +52,34 @@ def test_v3_core_days_of_the_papers_largest_runs():
     # ViT Table 6 (exaFLOPs) at the MFU implied by Table 2 gives Table 2's core-days.
     for exaflops, mfu, core_days in ((1567, 0.434, 680), (4262, 0.321, 2500)):
         assert chips.v3_core_seconds(exaflops * 1e18, mfu) / 86400 == pytest.approx(core_days, rel=0.01)
+
+
+def test_numbers_can_be_replaced():
+    v3 = chips.CHIPS["v3"]
+    got = chips.override(v3, {"usd_per_hour": 0, "peak_bf16_flops": 100e12, "hbm_bytes": 1e9})
+    assert (got.usd_per_hour, got.device_peak_bf16_flops, got.hbm_bytes) == (0, 50e12, 10**9)
+    assert isinstance(got.hbm_bytes, int)
+    assert chips.override(v3, {"usd_per_hour": None}).usd_per_hour is None
+    assert chips.override(v3, {}) == v3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"usd_per_hr": 1}, 'chip.usd_per_hr: unknown field. Did you mean "usd_per_hour"'),
+        ({"usd_per_hour": "1"}, "chip.usd_per_hour: expected a number above 0, got '1'"),
+        ({"usd_per_hour": -1}, "chip.usd_per_hour: expected a number above 0, got -1"),
+        ({"peak_bf16_flops": 0}, "chip.peak_bf16_flops: expected a number above 0"),
+        ({"peak_bf16_flops": None}, "chip.peak_bf16_flops: expected a number above 0"),
+        ({"usd_per_hour": float("nan")}, "chip.usd_per_hour: expected a number above 0"),
+        ({"hbm_bytes": 1.5}, "chip.hbm_bytes: expected a whole number above 0"),
+        ({"devices_per_chip": True}, "chip.devices_per_chip: expected a whole number above 0"),
+        ({"name": 3}, "chip.name: expected a text"),
+    ],
+)
+def test_a_wrong_override_names_the_field(fields, message):
+    with pytest.raises(UserError, match=message):
+        chips.override(chips.CHIPS["v3"], fields)
 
 
 @pytest.mark.parametrize("mfu", [0.0, -0.1, 1.1, float("nan")])

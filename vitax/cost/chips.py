@@ -5,6 +5,12 @@ and indicative: look them up before money depends on them.
 """
 
 import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from vitax.core.errors import UserError, suggest
 
 AS_OF = "2025"
 
@@ -94,6 +100,37 @@ def lookup(device_kind: str) -> Chip | None:
     """The chip of a ``jax.Device.device_kind``; None for a CPU or a kind not in the table."""
     short = DEVICE_KINDS.get(device_kind)
     return None if short is None else CHIPS[short]
+
+
+def override(chip: Chip, fields: Mapping[str, Any], where: str = "chip") -> Chip:
+    """A chip with some of its numbers replaced: a negotiated price, a measured peak.
+
+    Args:
+      chip: from the table.
+      fields: names of ``Chip``'s fields -> values, in the units of ``Chip``.
+      where: what the fields are called where they were given, for messages.
+
+    Raises:
+      UserError: an unknown field, a wrong type, or a number that is not above zero.
+    """
+    hints = typing.get_type_hints(Chip)
+    checked: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key not in hints:
+            raise UserError(f"{where}.{key}: unknown field.{suggest(key, hints)} Valid: {', '.join(hints)}.")
+        if hints[key] is str:
+            good = isinstance(value, str)
+        elif value is None:
+            good = type(None) in typing.get_args(hints[key])
+        else:
+            good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+            good = good and (value > 0 or key == "usd_per_hour")  # a chip may be free, not idle
+            good = good and (hints[key] is not int or value == int(value))
+        if not good:
+            expected = {str: "a text", int: "a whole number above 0"}.get(hints[key], "a number above 0")
+            raise UserError(f"{where}.{key}: expected {expected}, got {value!r}.")
+        checked[key] = int(value) if hints[key] is int else value
+    return dataclasses.replace(chip, **checked)
 
 
 def v3_core_seconds(model_flops: float, mfu: float) -> float:
