@@ -99,6 +99,29 @@ def test_a_padded_row_changes_nothing(tiny):
     assert float(a["loss"].weight) == 11
 
 
+def test_executed_flops_are_of_the_whole_mesh_and_of_the_whole_batch(tiny):
+    """3 x forward without what no gradient reads; neither mesh nor accumulation nor scan moves it."""
+    built = recipe.build(tiny())
+    forward = built.forward_flops_per_example * 16
+    plain = built.program(one_device()).executed_flops
+    embedding = 2 * 16 * (4 * 4 * 3) * 32 * 16
+    assert plain == 3 * forward - embedding
+    for changes in ({"accumulate": 2}, {"unroll": False}):
+        assert recipe.build(tiny(**changes)).program(one_device()).executed_flops == plain
+    assert built.program(build_mesh(MeshSpec(data=2, fsdp=2, tensor=2))).executed_flops == plain
+    assert recipe.build(tiny(remat="full")).program(one_device()).executed_flops > plain + 0.5 * forward
+
+
+def test_the_step_is_traced_once_for_compiling_and_counting(tiny, monkeypatch):
+    program, traces = recipe.build(tiny()).program(one_device()), []
+    inner = program._step
+    monkeypatch.setattr(program, "_step", lambda *args: traces.append(1) or inner(*args))
+    assert program.compiled is not None
+    assert program.executed_flops is not None
+    assert program.lower() is not None
+    assert traces == [1]
+
+
 def test_the_step_compiles_once(tiny, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING, "jax"):
         run(tiny(model__width=16), one_device(), steps=5)

@@ -51,7 +51,15 @@ def count(fn: Callable[..., Any], *args: Any) -> Flops:
     Raises:
       UserError: a ``while`` with a matrix product in it, whose number of rounds is not known.
     """
-    return Flops(_walk(jax.make_jaxpr(fn)(*args).jaxpr))
+    return count_jaxpr(jax.make_jaxpr(fn)(*args))
+
+
+def count_jaxpr(closed: core.ClosedJaxpr) -> Flops:
+    """``count`` of a program that is already traced (``jax.jit(fn).trace(...).jaxpr``).
+
+    Shapes in it are global: the count is of the whole mesh.
+    """
+    return Flops(_walk(closed.jaxpr))
 
 
 def forward_flops(model: Any, variables: Any, inputs: Any, **kwargs: Any) -> Flops:

@@ -14,6 +14,7 @@ from vitax.core import axes, metrics, tree
 from vitax.core.errors import UserError
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, Objective, PyTree, TrainState
+from vitax.cost import flops
 from vitax.optim.ema import ema_update
 from vitax.parallel.rules import Rules, shardings_of, unbox
 
@@ -213,13 +214,30 @@ class Program:
             donate_argnums=0,
         )
 
-    def lower(self) -> Any:
-        """The step lowered for the mesh's devices, which need not exist."""
+    @functools.cached_property
+    def traced(self) -> Any:
+        """The traced step: tracing happens here, once, for ``lower`` and ``executed_flops``."""
         batch = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.batch_shardings[name])
             for name, x in self.batch_spec.items()
         }
-        return self.jitted_step.lower(self.abstract_state, batch)
+        return self.jitted_step.trace(self.abstract_state, batch)
+
+    def lower(self) -> Any:
+        """The step lowered for the mesh's devices, which need not exist."""
+        return self.traced.lower()
+
+    @functools.cached_property
+    def executed_flops(self) -> float | None:
+        """FLOPs that one step executes on the whole mesh, recomputation included.
+
+        None where a loop of unknown length holds matrix products: a step that cannot be
+        counted can still train.
+        """
+        try:
+            return float(flops.count_jaxpr(self.traced.jaxpr).flops)
+        except UserError:
+            return None
 
     @functools.cached_property
     def compiled(self) -> Any:
