@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from vitax import bill
 from vitax.__main__ import main
+from vitax.core.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,26 @@ def test_cost_of_a_run(workdir, capsys):
     got = json.loads(capsys.readouterr().out)
     assert got["steps"] == 4
     assert got["examples"] == 64
-    assert sum(got["seconds"].values()) == pytest.approx(got["wall_seconds"])
+    assert sum(got["seconds"].values()) == got["wall_seconds"]
+    assert got["executed_flops"] > 0
+    assert got["paper"]["paper"] == "arXiv:2010.11929"
+    assert got["usd"] is None
     assert main(["cost", "--workdir", str(workdir)]) == 0
     assert "TPUv3-core-days" in capsys.readouterr().out
+
+
+def test_cost_at_another_price(workdir, capsys):
+    for price in ("0.5", "cpu=0.5"):
+        assert main(["cost", "--workdir", str(workdir), "--json", "--usd-per-hour", price]) == 0
+        got = json.loads(capsys.readouterr().out)
+        assert got["usd"] == pytest.approx(0.5 * got["device_hours"]["cpu"])
+        assert got["usd_source"] == "at the price given"
+    for price, message in (("TPU v4=1", 'which used "cpu"'), ("x", "expected dollars"), ("-1", "expected dollars")):
+        assert main(["cost", "--workdir", str(workdir), f"--usd-per-hour={price}"]) == 2
+        assert message in capsys.readouterr().err
+    account = json.loads((workdir / "ledger.json").read_text())
+    with pytest.raises(UserError, match='Write KIND=1 for "cpu" or "TPU v4"'):
+        bill.prices(["1"], [*account["by_device_kind"], "TPU v4"])
 
 
 def test_warm_start_by_the_recipe(workdir, tmp_path, capsys):
@@ -117,6 +136,8 @@ def test_warm_start_by_the_recipe(workdir, tmp_path, capsys):
         (["eval", "--checkpoint", "/nowhere"], "no checkpoint in /nowhere"),
         (["predict", "--checkpoint", "x", "/no.jpg"], "No such image file: /no.jpg"),
         (["cost", "--workdir", "/nowhere"], "no ledger.json"),
+        (["cost", "--workdir", "x", "--usd-per-hr", "1"], "Unknown argument --usd-per-hr"),
+        (["cost", "--paper", "--usd-per-hour", "1"], "the price of a run"),
         (["report", "--workdir", "/nowhere"], "no recipe.json"),
         (["models", "ViT-Z*"], "No model matches"),
     ],

@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     add["recipes"].add_argument("pattern", nargs="?", default="*", help="shell pattern")
     add["cost"].add_argument("--workdir", type=Path, help="of a run: what it has cost so far")
     add["cost"].add_argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again")
+    add["cost"].add_argument(
+        "--usd-per-hour",
+        action="append",
+        default=[],
+        metavar="[KIND=]USD",
+        help="price of a chip-hour, in place of the list price; once for each device kind where there are several",
+    )
     add["report"].add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -138,16 +145,19 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
             f"cost: {'both' if args.paper else 'neither'} of --workdir and --paper given; expected one: --workdir DIR "
             "(what a run has cost so far) or --paper (tables 2 and 6 of the ViT paper)."
         )
+    if args.paper and args.usd_per_hour:
+        raise UserError("cost: --usd-per-hour is the price of a run: give --workdir DIR, not --paper.")
     if args.paper:
         from vitax import paper
 
         tables = paper.tables()
         _print(args, tables, paper.lines(tables))
     else:
-        from vitax import catalogue
+        from vitax import bill
+        from vitax.cost import statement
 
-        ledger = catalogue.ledger(args.workdir)
-        _print(args, ledger, catalogue.ledger_lines(ledger))
+        account = bill.read(args.workdir, args.usd_per_hour)
+        _print(args, account, statement.lines(account))
     return EXIT_DONE
 
 

@@ -1,13 +1,10 @@
-"""What there is: recipes, published models, the ledger of a workdir. Plain rows and lines."""
+"""What there is: recipes, published models. Plain rows and lines."""
 
 import fnmatch
-from pathlib import Path
 from typing import Any
 
 from vitax import config_files
 from vitax.core.errors import UserError, suggest
-from vitax.train.terminal import count
-from vitax.train.workdir import read_json
 
 
 def recipes(pattern: str = "*") -> list[dict[str, Any]]:
@@ -59,31 +56,3 @@ def model_lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table for a person."""
     head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}"
     return [head] + [f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens']:>8}" for r in rows]
-
-
-def ledger(workdir: Path) -> dict[str, Any]:
-    """The ledger that a run left.
-
-    Raises:
-      UserError: there is none.
-    """
-    found = read_json(workdir / "ledger.json")
-    if found is None:
-        raise UserError(f"--workdir {workdir}: no ledger.json there; is it the folder of a run?")
-    return found
-
-
-def ledger_lines(found: dict[str, Any]) -> list[str]:
-    """The ledger for a person."""
-    hours = ", ".join(f"{h:.3g} h on {kind}" for kind, h in found["device_hours"].items())
-    mfu = f"{found['mfu']:.1%}" if found["mfu"] is not None else "unknown for this device"
-    parts = ", ".join(f"{part} {s:.1f}" for part, s in found["seconds"].items())
-    return [
-        f"steps              {found['steps']} in {found['starts']} start(s), {found['rolled_back_steps']} rolled back",
-        f"examples           {count(found['examples'])}, {found['examples_per_second']:.1f} a second",
-        f"seconds            {found['wall_seconds']:.1f}: {parts}",
-        f"model FLOPs        {found['model_flops']:.4g}",
-        f"MFU                {mfu}",
-        f"device-hours       {hours}",
-        f"TPUv3-core-days    {found['tpu_v3_core_days']:.3g} ({found['tpu_v3_core_days_source']})",
-    ]

@@ -17,7 +17,7 @@ from vitax.core.durations import UNITS
 from vitax.core.errors import UserError, suggest
 
 # Options of the verbs, for suggestions.
-OPTIONS = ("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds", "--paper")
+OPTIONS = ("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds", "--paper", "--usd-per-hour")
 
 
 def folder() -> Path:

@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitax import catalogue, config_files, infer
+from vitax import bill, config_files, infer
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
+from vitax.cost import statement
 from vitax.evaluators.classification import predictions
 from vitax.recipe import Recipe
 from vitax.train.program import Program
@@ -136,9 +137,8 @@ def _curves(rows: Sequence[Mapping[str, float]], figures: Path) -> Iterator[Sect
 
 
 def _bill(workdir: Path) -> Iterator[Section]:
-    ledger = read_json(workdir / "ledger.json")
-    if ledger is not None:
-        yield "Ledger", "<pre>" + html.escape("\n".join(catalogue.ledger_lines(ledger))) + "</pre>"
+    if (workdir / "ledger.json").exists():
+        yield "Ledger", "<pre>" + html.escape("\n".join(statement.lines(bill.read(workdir)))) + "</pre>"
 
 
 def _warm_start(workdir: Path) -> Iterator[Section]:

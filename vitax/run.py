@@ -76,6 +76,8 @@ def train(recipe: Recipe, workdir: Path) -> int:
         metadata=metadata(recipe, pipeline),
         check_resume=lambda found: check_resume(recipe, pipeline, found),
         model_flops_per_example=3.0 * recipe.forward_flops_per_example,
+        chip=recipe.chip,
+        paper=cited(recipe),
     )
     return loop.train(run, clock)
 
@@ -119,6 +121,12 @@ def check_resume(recipe: Recipe, pipeline: Pipeline, found: dict[str, Any]) -> N
     lines = recipes.resume_differences(found["recipe"], recipe)
     lines += difference(found["data"], pipeline.fingerprint())
     _refuse(lines, "The checkpoint")
+
+
+def cited(recipe: Recipe) -> dict[str, Any] | None:
+    """The published run that the recipe is to be held against: ``paper, row, core_days``."""
+    paper = recipe.config.get("paper")
+    return {name: paper.get(name) for name in ("paper", "row", "core_days")} if paper else None
 
 
 def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:

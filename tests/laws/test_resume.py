@@ -114,6 +114,7 @@ def test_signals_save_say_how_to_go_on_and_exit(tmp_path, straight, number, code
     returned, output = finish(process)
     assert returned == code, output
     assert "vitax train --config" in output  # the command that goes on
+    assert re.search(r"^cost: .* wall, \d+% productive, .* TPUv3-core-days", output, re.MULTILINE)
     saved = max(int(p.name) for p in (workdir / "checkpoints").iterdir())
     assert 2 <= saved < 16
     returned, output = train(recipe, workdir)

@@ -1,29 +1,32 @@
-"""Where the time of a run went: parts that add up to the wall time."""
+"""Where the time of a start went: parts that add up to its wall time."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
 
-PARTS = ("startup", "compile", "train", "data_wait", "evaluation", "checkpoint")
+PARTS = ("startup", "compile", "productive", "data_wait", "evaluation", "checkpoint")
 
 
 class Clock:
     """Exactly one part runs at any moment, so the parts sum to the wall time.
 
-    Attributes:
-      seconds: part -> seconds so far.
+    One thread switches; others may read.
     """
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds = dict.fromkeys(PARTS, 0.0)
         self._part = "startup"
         self._since = time.perf_counter()
+        # A reader must not see a part that has ended but not been added, or added twice.
+        self._lock = threading.Lock()
 
     def switch(self, part: str) -> str:
         """Ends the running part and starts ``part``; returns the one that ended."""
-        now = time.perf_counter()
-        self.seconds[self._part] += now - self._since
-        self._since, before, self._part = now, self._part, part
+        with self._lock:
+            now = time.perf_counter()
+            self._seconds[self._part] += now - self._since
+            self._since, before, self._part = now, self._part, part
         return before
 
     @contextlib.contextmanager
@@ -37,5 +40,7 @@ class Clock:
 
     def read(self) -> dict[str, float]:
         """Part -> seconds, up to now."""
-        self.switch(self._part)
-        return dict(self.seconds)
+        with self._lock:
+            seconds = dict(self._seconds)
+            seconds[self._part] += time.perf_counter() - self._since
+        return seconds

@@ -25,9 +25,10 @@ from vitax.core.types import Evaluator, TrainState
 from vitax.cost.ledger import Ledger
 from vitax.parallel import hosts
 from vitax.train import terminal
+from vitax.train.account import Account
 from vitax.train.clock import Clock
 from vitax.train.program import Program
-from vitax.train.workdir import MetricsLog, read_json, write_json
+from vitax.train.workdir import MetricsLog, read_json
 
 # The host runs at most this many steps ahead of the device: enough to hide its own
 # work, little enough that waiting for data is not mistaken for waiting for a step.
@@ -54,7 +55,7 @@ class Run:
       evaluators: (evaluator, every so many steps).
       start: makes the state of a fresh run (initialisation, warm start).
       metadata: plain data to keep in every checkpoint (recipe, data fingerprint).
-      model_flops_per_example: for the ledger.
+      model_flops_per_example, chip, paper: for the ledger (see ``cost.ledger.Ledger``).
       check_resume: raises where a checkpoint's metadata is of another run.
     """
 
@@ -69,6 +70,8 @@ class Run:
     start: Callable[[], TrainState]
     metadata: dict[str, Any]
     model_flops_per_example: float
+    chip: Mapping[str, Any]
+    paper: Mapping[str, Any] | None
     check_resume: Callable[[dict[str, Any]], None]
 
 
@@ -84,34 +87,34 @@ def train(run: Run, clock: Clock) -> int:
     program, primary = run.program, jax.process_index() == 0
     with ExitStack() as stack:
         stop = stack.enter_context(hosts.stopping())
-        with clock.part("checkpoint"):
-            store = stack.enter_context(closing(Store(run.workdir / "checkpoints", run.keep)))
-            restored = store.restore(program.abstract_state)
+        account = Account(_ledger(run), run.workdir / "ledger.json", clock, primary)
+        stack.enter_context(account)
+        store = stack.enter_context(closing(Store(run.workdir / "checkpoints", run.keep)))
+        restored = store.restore(program.abstract_state)
         if restored is not None:
             state, metadata, start = restored
             run.check_resume(metadata)
         else:
             state, metadata, start = run.start(), {}, 0
+        account.restored(start, metadata)
         bar = stack.enter_context(closing(terminal.Bar(run.total_steps, start, primary)))
         if restored is not None:
             bar.say(f"Resumed at step {start} from {store.directory / str(start)}.")
         log = stack.enter_context(closing(MetricsLog(run.workdir, start, primary)))
-        ledger = _ledger(run, metadata)
         if start < run.total_steps:
             _compile(program, clock, bar)
+            account.ledger.executed_flops_per_step = program.executed_flops  # the trace is there already
         evaluate = [(e.name, every, e.build(program)) for e, every in run.evaluators]
         batches = stack.enter_context(closing(run.pipeline.iterate(start)))  # type: ignore[type-var]
-        watch = _Watch(run, clock, log, bar, start)
+        watch = _Watch(run, clock, account, log, bar, start)
 
         def save(step: int) -> None:
             watch.drain()  # never saves what was not seen to be finite
             with clock.part("checkpoint"):
-                account = ledger.read(clock.read(), step - start, step)
-                store.save(step, state, {**run.metadata, "ledger": account})
-                if primary:
-                    write_json(run.workdir / "ledger.json", account)
+                store.save(step, state, {**run.metadata, "ledger": account.read()})
+                account.write()
 
-        clock.switch("train")
+        clock.switch("productive")
         step, code = start, EXIT_DONE
         while step < run.total_steps:
             if stop.requested(step):
@@ -132,11 +135,9 @@ def train(run: Run, clock: Clock) -> int:
             if due(step, run.checkpoint_every):
                 save(step)
         save(step)
-        with clock.part("checkpoint"):
-            store.wait()
-            total = digest.combine(digest.manifest(state))
-        if primary:
-            write_json(run.workdir / "ledger.json", ledger.read(clock.read(), step - start, step))
+        clock.switch("checkpoint")
+        store.wait()
+        total = digest.combine(digest.manifest(state))
     if primary:
         print(f"state digest={total} step={step}", flush=True)
     return code
@@ -150,27 +151,30 @@ def _compile(program: Program, clock: Clock, bar: terminal.Bar) -> None:
         bar.say(f"compiled in {time.perf_counter() - begun:.1f} s")
 
 
-def _ledger(run: Run, metadata: Mapping[str, Any]) -> Ledger:
-    # The file also knows of steps that were rolled back; the checkpoint's copy
-    # travels with it where the rest of the workdir was lost.
-    device = run.program.mesh.devices.flat[0]
-    size = next(iter(run.program.batch_spec.values())).shape[0]
-    before = read_json(run.workdir / "ledger.json") or metadata.get("ledger") or {}
-    return Ledger(device.device_kind, run.program.mesh.size, run.model_flops_per_example, size, before)
+def _ledger(run: Run) -> Ledger:
+    return Ledger(
+        device_kind=run.program.mesh.devices.flat[0].device_kind,
+        num_devices=run.program.mesh.size,
+        model_flops_per_example=run.model_flops_per_example,
+        batch_size=next(iter(run.program.batch_spec.values())).shape[0],
+        before=read_json(run.workdir / "ledger.json") or {},
+        chip=run.chip,
+        paper=run.paper,
+    )
 
 
 class _Watch:
     """Follows the device at a distance of a few steps: throttles, checks, logs."""
 
-    def __init__(self, run: Run, clock: Clock, log: MetricsLog, bar: terminal.Bar, start: int):
-        self._run, self._clock, self._log, self._bar = run, clock, log, bar
+    def __init__(self, run: Run, clock: Clock, account: Account, log: MetricsLog, bar: terminal.Bar, start: int):
+        self._run, self._clock, self._account, self._log, self._bar = run, clock, account, log, bar
         self._pending: collections.deque[tuple[int, dict[str, Any]]] = collections.deque()
         self._mark = (start, *self._spent())
 
     def _spent(self) -> tuple[float, float]:
         """Seconds of stepping (evaluation and saving left out), and of them waiting for data."""
         seconds = self._clock.read()
-        return seconds["train"] + seconds["data_wait"], seconds["data_wait"]
+        return seconds["productive"] + seconds["data_wait"], seconds["data_wait"]
 
     def push(self, step: int, measured: dict[str, Any]) -> None:
         self._pending.append((step, measured))
@@ -187,6 +191,7 @@ class _Watch:
         names = measured if logged else ("loss", "grad_norm", "param_norm")
         values = metrics.compute({k: measured[k] for k in names})  # waits for this step
         self._bar.advance(step)
+        self._account.reached(step)
         for name in ("loss", "grad_norm", "param_norm"):
             if not math.isfinite(values[name]):
                 raise RunError(
