@@ -109,6 +109,13 @@ def test_cost_at_another_price(workdir, capsys):
         bill.prices(["1"], [*account["by_device_kind"], "TPU v4"])
 
 
+def test_the_report_draws_where_the_time_went(workdir):
+    page = (workdir / "report.html").read_text()
+    assert page.count('<span class="dot"') == page.count('<span title="') >= 5
+    for text in ("productive", "goodput", "arXiv:2010.11929", "no core-days published"):
+        assert text in page
+
+
 def test_warm_start_by_the_recipe(workdir, tmp_path, capsys):
     folder = tmp_path / "fine"
     arguments = ["train", "--config", "quickstart:finetune", "--workdir", str(folder), *SMALL]

@@ -1,13 +1,26 @@
-"""The ledger that a run left in its workdir: read and priced."""
+"""The ledger that a run left in its workdir: read, priced, drawn for the report."""
 
+import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitax.core.errors import UserError
-from vitax.cost import ledger
+from vitax.cost import ledger, statement
 from vitax.train.workdir import read_json
+
+# Green is what one wants, red is thrown away; apart in brightness too.
+_COLOURS = {
+    "productive": "#2e9e5b",
+    "evaluation": "#7cc6e0",
+    "checkpoint": "#4a7fc1",
+    "compile": "#8e6bbf",
+    "startup": "#b9a3d9",
+    "restart": "#e0c36a",
+    "data_wait": "#e8924a",
+    "lost": "#cf4446",
+}
 
 
 def read(workdir: Path, usd_per_hour: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,3 +66,21 @@ def prices(words: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
 
 def _or(kinds: Sequence[str]) -> str:
     return " or ".join(f'"{kind}"' for kind in kinds)
+
+
+def section(account: Mapping[str, Any]) -> str:
+    """The ledger as HTML: a bar of the parts of the wall time, their table, the figures."""
+    shown = [part for part in statement.parts(account) if part[1]]
+    bar = "".join(
+        f'<span title="{name} {fraction:.1%}" style="flex: {fraction:.6f}; background: {_COLOURS[name]}"></span>'
+        for name, _, fraction in sorted(shown, key=lambda part: list(_COLOURS).index(part[0]))
+    )
+    table = "".join(
+        f'<tr><td><span class="dot" style="background: {_COLOURS[name]}"></span>{name.replace("_", " ")}</td>'
+        f"<td>{statement.duration(seconds)}</td><td>{fraction:.1%}</td></tr>"
+        for name, seconds, fraction in shown
+    )
+    figures = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>" for name, text in statement.rows(account)
+    )
+    return f'<div class="bar">{bar}</div>\n<table class="parts">{table}</table>\n<table>{figures}</table>'

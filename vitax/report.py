@@ -17,7 +17,6 @@ import numpy as np
 from vitax import bill, config_files, infer
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
-from vitax.cost import statement
 from vitax.evaluators.classification import predictions
 from vitax.recipe import Recipe
 from vitax.train.program import Program
@@ -34,6 +33,10 @@ table { border-collapse: collapse; } td { padding: .15rem 1.2rem .15rem 0; verti
 td:first-child { font-weight: 600; white-space: nowrap; }
 img { max-width: 100%; background: #fff; border-radius: 6px; padding: 6px; box-sizing: border-box; }
 pre { background: var(--card); padding: .8rem; border-radius: 6px; overflow-x: auto; font-size: 13px; }
+.bar { display: flex; height: 22px; border-radius: 6px; overflow: hidden; margin: .8rem 0; }
+.parts td { padding-right: 1.6rem; } .parts td + td { text-align: right; font-variant-numeric: tabular-nums; }
+.dot { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .5em; }
+@media print { .bar, .dot { print-color-adjust: exact; } }
 @media print { body { max-width: none; } h2 { break-after: avoid; } img { break-inside: avoid; } }
 """
 
@@ -138,7 +141,7 @@ def _curves(rows: Sequence[Mapping[str, float]], figures: Path) -> Iterator[Sect
 
 def _bill(workdir: Path) -> Iterator[Section]:
     if (workdir / "ledger.json").exists():
-        yield "Ledger", "<pre>" + html.escape("\n".join(statement.lines(bill.read(workdir)))) + "</pre>"
+        yield "Ledger", bill.section(bill.read(workdir))
 
 
 def _warm_start(workdir: Path) -> Iterator[Section]:
