@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ VERBS = {
     "recipes": "list the recipes, with the numbers they reproduce",
     "models": "list the published models: parameters, GMACs, tokens",
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
+    "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir",
 }
 
@@ -52,10 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     add = {
         name: verbs.add_parser(name, help=text, description=text, allow_abbrev=False) for name, text in VERBS.items()
     }
-    for name in ("train", "eval", "predict", "quickstart", "models", "recipes", "cost"):
+    for name in ("train", "eval", "predict", "quickstart", "models", "recipes", "cost", "plan"):
         if name != "train":
             add[name].add_argument("--json", action="store_true", help="print one JSON value on stdout")
-    add["train"].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
+    for name in ("train", "plan"):
+        add[name].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
     add["train"].add_argument("--workdir", required=True, type=Path, help="where everything is left")
     for name in ("eval", "predict"):
         add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
@@ -74,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[KIND=]USD",
         help="price of a chip-hour, in place of the list price; once for each device kind where there are several",
     )
+    add["plan"].add_argument("--topology", required=True, metavar="GEN:SHAPE", help="chips, e.g. v3:8x8, v5e:16x16")
+    add["plan"].add_argument("--slices", type=int, default=1, help="how many such slices (default 1)")
+    add["plan"].add_argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4")
+    add["plan"].add_argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll")
+    add["plan"].add_argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds")
     add["report"].add_argument("--workdir", required=True, type=Path)
     return parser
 
@@ -161,6 +169,27 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _plan(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import plan_text
+    from vitax.cost.topology import Topology
+
+    topology = Topology.parse(args.topology, args.slices)
+    from vitax import recipe
+
+    checked = recipe.load(args.config, rest)
+    from vitax import plan, plan_search
+
+    if args.search:
+        found = plan_search.search(checked, topology, fast=args.fast)
+        _print(args, found, plan_text.search_lines(found))
+        return EXIT_DONE
+    if not args.fast:
+        print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
+    result = plan.plan(checked, topology, mfu=args.mfu, fast=args.fast)
+    _print(args, result, plan_text.lines(result))
+    return EXIT_DONE
+
+
 def _report(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import report
 
@@ -177,6 +206,7 @@ COMMANDS = {
     "recipes": _recipes,
     "models": _models,
     "cost": _cost,
+    "plan": _plan,
     "report": _report,
 }
 
@@ -210,7 +240,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """Entry point of the ``vitax`` command."""
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `vitax recipes | head`: nobody reads on, which is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_DONE
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ from vitax.core.durations import UNITS
 from vitax.core.errors import UserError, suggest
 
 # Options of the verbs, for suggestions.
-OPTIONS = ("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds", "--paper", "--usd-per-hour")
+OPTIONS = (
+    *("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds", "--paper", "--usd-per-hour"),
+    *("--topology", "--slices", "--mfu", "--search", "--fast"),
+)
 
 
 def folder() -> Path:

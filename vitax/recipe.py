@@ -270,11 +270,16 @@ class Recipe:
         key = jax.eval_shape(jax.random.key, 0)
         return unbox(jax.eval_shape(objective.init, key, self.batch_spec))["params"]
 
-    def program(self, mesh: jax.sharding.Mesh | None = None) -> Program:
-        """The program on a mesh (by default on all devices)."""
+    def program(self, mesh: Any = None, platform: str | None = None) -> Program:
+        """The program on a mesh.
+
+        Args:
+          mesh: by default all devices; an ``AbstractMesh`` gives shapes and shardings alone.
+          platform: of the mesh's devices, where it has none to ask.
+        """
         mesh = build_mesh(self.mesh_spec) if mesh is None else mesh
         return Program(
-            objective=self.objective(mesh.devices.flat[0].platform),
+            objective=self.objective(platform or mesh.devices.flat[0].platform),
             tx=self.optimizer.make(self.learning_rate, self.abstract_params),
             batch_spec=self.batch_spec,
             mesh=mesh,

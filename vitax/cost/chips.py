@@ -60,18 +60,20 @@ class Chip:
 
 
 # Sources: the vendors' public pages (cloud.google.com/tpu/docs and its price list, NVIDIA's
-# data sheets for the SXM forms, without sparsity), read in the year of AS_OF.
+# data sheets for the SXM forms, without sparsity), read in the year of AS_OF. Links of v2 and
+# v3 (four of 496 and 656 Gbit/s each way): Norrie et al., IEEE Micro 41(2), 2021; of v4 (six of
+# 50 GB/s each way): Jouppi et al., arXiv:2304.01433, table 4.
 CHIPS: dict[str, Chip] = {
-    "v2": Chip("TPU v2", 2, 46 * _TERA, 16 * _GIB, 700 * _GIGA, 1.13),
-    "v3": Chip("TPU v3", 2, 123 * _TERA, 32 * _GIB, 900 * _GIGA, 2.00),
-    "v4": Chip("TPU v4", 1, 275 * _TERA, 32 * _GIB, 1200 * _GIGA, 3.22),
+    "v2": Chip("TPU v2", 2, 46 * _TERA, 16 * _GIB, 700 * _GIGA, 1.13, 496 * _GIGA),
+    "v3": Chip("TPU v3", 2, 123 * _TERA, 32 * _GIB, 900 * _GIGA, 2.00, 656 * _GIGA),
+    "v4": Chip("TPU v4", 1, 275 * _TERA, 32 * _GIB, 1200 * _GIGA, 3.22, 600 * _GIGA),
     "v5e": Chip("TPU v5e", 1, 197 * _TERA, 16 * _GIB, 819 * _GIGA, 1.20, 400 * _GIGA),
     "v5p": Chip("TPU v5p", 1, 459 * _TERA, 95 * _GIB, 2765 * _GIGA, 4.20, 1200 * _GIGA),
-    "v6e": Chip("TPU v6e", 1, 918 * _TERA, 32 * _GIB, 1640 * _GIGA, 2.70),
-    "a100-40": Chip("A100 40 GB", 1, 312 * _TERA, 40 * _GIB, 1555 * _GIGA),
-    "a100-80": Chip("A100 80 GB", 1, 312 * _TERA, 80 * _GIB, 2039 * _GIGA),
-    "h100": Chip("H100 SXM", 1, 989 * _TERA, 80 * _GIB, 3350 * _GIGA),
-    "h200": Chip("H200", 1, 989 * _TERA, 141 * _GIB, 4800 * _GIGA),
+    "v6e": Chip("TPU v6e", 1, 918 * _TERA, 32 * _GIB, 1640 * _GIGA, 2.70, 800 * _GIGA),
+    "a100-40": Chip("A100 40 GB", 1, 312 * _TERA, 40 * _GIB, 1555 * _GIGA, None, 600 * _GIGA),
+    "a100-80": Chip("A100 80 GB", 1, 312 * _TERA, 80 * _GIB, 2039 * _GIGA, None, 600 * _GIGA),
+    "h100": Chip("H100 SXM", 1, 989 * _TERA, 80 * _GIB, 3350 * _GIGA, None, 900 * _GIGA),
+    "h200": Chip("H200", 1, 989 * _TERA, 141 * _GIB, 4800 * _GIGA, None, 900 * _GIGA),
 }
 
 # `jax.Device.device_kind` -> chip. Exact names alone: a near miss is another chip ("NVIDIA

@@ -53,6 +53,10 @@ class MeshSpec:
             )
         return sizes
 
+    def over_slices(self, slices: int) -> "MeshSpec":
+        """The same with one replica a slice, where nothing was said of replicas."""
+        return dataclasses.replace(self, replica=slices) if self.replica == 1 else self
+
 
 def build_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """Lays the devices (all of ``jax.devices()`` by default) out on the four axes.

@@ -7,7 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from vitax.core import tree
 from vitax.core.errors import UserError, suggest
@@ -119,7 +119,7 @@ class Rules:
             )
         return self.sharding(["batch", *[None] * (len(shape) - 1)], shape, mesh, "batch")
 
-    def batch_ways(self, mesh: Mesh) -> int:
+    def batch_ways(self, mesh: Mesh | AbstractMesh) -> int:
         """Over how many devices a batch is split."""
         axes = self.table["batch"]
         return math.prod(mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes or ()))

@@ -74,9 +74,19 @@ class Program:
             return jax.eval_shape(self.objective.init, jax.eval_shape(jax.random.key, 0), dict(self.batch_spec))
 
     @functools.cached_property
+    def _shapes(self) -> TrainState:
+        return jax.eval_shape(self._init, jax.eval_shape(jax.random.key, 0))
+
+    def on(self, mesh: Any) -> "Program":
+        """The same program on another mesh; the shapes, which do not depend on it, are not traced again."""
+        other = dataclasses.replace(self, mesh=mesh)
+        other.__dict__ |= {"_boxed": self._boxed, "_shapes": self._shapes}
+        return other
+
+    @functools.cached_property
     def abstract_state(self) -> TrainState:
         """The state as ``ShapeDtypeStruct``s with their shardings."""
-        state = jax.eval_shape(self._init, jax.eval_shape(jax.random.key, 0))
+        state = self._shapes
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, self._state_shardings(state)
         )

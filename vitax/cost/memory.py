@@ -1,0 +1,114 @@
+"""Memory of a train step by arithmetic alone, in no time and without a compiler.
+
+What the formulas leave out (fusion, buffers that share memory, copies) is what the
+compiler knows; measured against its own peak on TPU they are within 20% for ViT
+without remat and with full remat (docs/accounting.md has the table), and rough for the
+policies in between.
+"""
+
+import dataclasses
+from typing import Literal
+
+# What the backward pass holds beside what it was left, in arrays of scores and of the
+# MLP's hidden layer: their gradients, and one of each in flight.
+_IN_FLIGHT = 2
+ROUGH = ("dots", "dots_with_no_batch_dims")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A stack of equal transformer blocks as one device sees it.
+
+    Attributes:
+      examples: of one microbatch on this device.
+      tokens: T.
+      width: D.
+      depth: blocks.
+      mlp_dim: M, this device's share where it is sharded.
+      num_heads: N, likewise.
+      head_dim: K.
+      itemsize: bytes of an activation: 2 for bfloat16.
+      remat: name of the policy.
+      scanned: one body in a loop instead of an unrolled stack.
+    """
+
+    examples: int
+    tokens: int
+    width: int
+    depth: int
+    mlp_dim: int
+    num_heads: int
+    head_dim: int
+    itemsize: int
+    remat: str
+    scanned: bool
+
+    def _arrays(self) -> dict[str, int]:
+        """Bytes of one example's arrays in one block, padded to tiles of 8 x 128."""
+        t8, t128 = _up(self.tokens, 8), _up(self.tokens, 128)
+        per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
+        return {
+            "stream": t8 * self.width * self.itemsize,
+            "head": self.num_heads * per_head * self.itemsize,
+            "scores": self.num_heads * t8 * t128 * self.itemsize,
+            "hidden": t8 * self.mlp_dim * self.itemsize,
+        }
+
+    def kept_bytes(self) -> int:
+        """What the forward pass leaves for the backward pass: the activations."""
+        a = self._arrays()
+        everything = 2 * a["stream"] + 4 * a["head"] + a["scores"] + a["hidden"]
+        kept = {
+            "none": everything,
+            "full": a["stream"],
+            "dots": everything + 2 * a["stream"],
+            "dots_with_no_batch_dims": 3 * a["stream"] + 3 * a["head"] + a["hidden"],
+        }[self.remat]
+        return self.examples * self.depth * kept
+
+    def in_flight_bytes(self) -> int:
+        """What one block's backward pass needs on top."""
+        a = self._arrays()
+        again = 0 if self.remat == "none" else 2 * a["stream"] + 4 * a["head"] + a["scores"] + a["hidden"]
+        return self.examples * (again + max(_IN_FLIGHT * a["scores"], _IN_FLIGHT * a["hidden"]) + 2 * a["stream"])
+
+
+def temporary_bytes(
+    stack: Stack,
+    *,
+    params: int,
+    params_here: int,
+    accumulate: int,
+    input_bytes: int,
+    gathered: Literal["none", "layer", "all"],
+) -> int:
+    """Temporaries of a step on one device: activations, gradients, gathered weights.
+
+    Args:
+      stack: the blocks.
+      params: parameters of the model, in elements.
+      params_here: of them on this device.
+      accumulate: microbatches; above 1 float32 sums of gradients are kept.
+      input_bytes: of a microbatch of inputs in the compute dtype.
+      gathered: weights gathered from other devices (FSDP): none, a layer at a time
+        (scanned), or all kept from the forward to the backward pass (unrolled).
+
+    Returns:
+      Bytes.
+    """
+    size = stack.itemsize
+    kept, gradients = stack.kept_bytes(), params_here * size
+    # A loop writes all gradients into one stack and reads weights from another; unrolled,
+    # activations go as gradients come.
+    total = kept + gradients + params_here * size if stack.scanned else max(kept, gradients)
+    if gathered == "all":
+        total += params * size
+    elif gathered == "layer":
+        total += 2 * params // stack.depth * size
+    if accumulate > 1:
+        total += 4 * params_here
+    return total + stack.in_flight_bytes() + 2 * input_bytes
+
+
+def _up(n: int, tile: int) -> int:
+    return -(-n // tile) * tile

@@ -1,0 +1,154 @@
+"""A plan by arithmetic alone: memory and a rough time of a step, in milliseconds.
+
+For choosing among many settings before the compiler looks at a few. ``vitax plan``
+is the judge; what these figures miss is in docs/accounting.md.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+from vitax.core import tree
+from vitax.core.errors import UserError
+from vitax.cost import memory
+from vitax.cost.chips import Chip
+from vitax.cost.topology import USABLE_HBM_BYTES, Topology
+from vitax.parallel.mesh import AXES, MeshSpec
+from vitax.recipe import Recipe
+from vitax.train.program import Program
+
+# Of the peak, what the matrix products of a step reach by the TPU compiler's account
+# when nothing else is in the way; the rest of a step is added to it.
+_PRODUCTS = 0.9
+# Bytes that pass through HBM for each byte that the forward pass leaves: written, read,
+# their gradients likewise.
+_TRAFFIC = 6.0
+# A loop keeps the compiler from overlapping and fusing over its border.
+_LOOP = 1.05
+
+
+def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+    """A mesh of shapes alone."""
+    shape = tuple(sizes[name] for name in AXES)
+    return AbstractMesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def stack_of(
+    recipe: Recipe, program: Program, *, remat: str | None = None, unroll: bool | None = None, accumulate: int = 0
+) -> memory.Stack:
+    """The blocks of a recipe's model as one device of a program's mesh sees them.
+
+    Args:
+      recipe: of a model with ``depth`` equal blocks.
+      program: says over how many devices what is split.
+      remat: in place of the recipe's.
+      unroll: likewise.
+      accumulate: likewise; 0 = the recipe's.
+
+    Raises:
+      UserError: the model is no such stack.
+    """
+    model: Any = recipe.model()
+    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
+        raise UserError(
+            f"plan --fast knows transformers alone, not {recipe.config['model']['kind']}; leave --fast out."
+        )
+    ways = program.rules.batch_ways(program.mesh)
+    tensor = program.mesh.shape["tensor"]
+    return memory.Stack(
+        examples=math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways),
+        tokens=model.num_tokens(recipe.data.size),
+        width=model.width,
+        depth=model.depth,
+        mlp_dim=math.ceil(model.mlp_dim / tensor),
+        num_heads=math.ceil(model.num_heads / tensor),
+        head_dim=model.width // model.num_heads,
+        itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
+        remat=remat or recipe.config.get("remat") or "none",
+        scanned=not (recipe.config.get("unroll", True) if unroll is None else unroll),
+    )
+
+
+def state_bytes(program: Program) -> dict[str, int]:
+    """Bytes of the train state on one device: parameters, optimiser, averages."""
+
+    def here(part: Any) -> int:
+        return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(part))
+
+    state = program.abstract_state
+    return {
+        "parameters": here((state.params, state.mutables)),
+        "optimizer": here((state.opt_state, state.step)),
+        "averages": here(state.ema),
+    }
+
+
+def batch_bytes(program: Program) -> int:
+    """Bytes of the batch on one device."""
+    return sum(
+        math.prod(program.batch_shardings[n].shard_shape(x.shape)) * x.dtype.itemsize
+        for n, x in program.batch_spec.items()
+    )
+
+
+def estimate(
+    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Stack, accumulate: int
+) -> dict[str, Any]:
+    """Memory and time of a step on one device.
+
+    Returns:
+      ``hbm_bytes_per_core``, ``hbm_limit_bytes``, ``fits``, ``step_seconds`` (for
+      ranking), ``rough`` (whether the memory figure may be off by more than 20%).
+    """
+    mesh, state = program.mesh, state_bytes(program)
+    params = tree.size(program.abstract_state.params)
+    here = state["parameters"] // 4
+    image = program.batch_spec["image"].shape
+    gathered: Any = "none" if mesh.shape["fsdp"] == 1 else "layer" if stack.scanned else "all"
+    temporary = memory.temporary_bytes(
+        stack,
+        params=params // mesh.shape["tensor"],
+        params_here=here,
+        accumulate=accumulate,
+        input_bytes=stack.examples * math.prod(image[1:]) * stack.itemsize,
+        gathered=gathered,
+    )
+    used = sum(state.values()) + batch_bytes(program) + temporary
+    limit = USABLE_HBM_BYTES[topology.generation]
+    return {
+        "hbm_bytes_per_core": used,
+        "hbm_limit_bytes": limit,
+        "fits": used <= limit,
+        "step_seconds": _seconds(recipe, program, chip, stack, accumulate, params),
+        "rough": stack.remat in memory.ROUGH,
+    }
+
+
+def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, accumulate: int, params: int) -> float:
+    mesh = program.mesh
+    forward = recipe.forward_flops_per_example * recipe.data.batch_size / mesh.size
+    again = {"none": 0.0, "dots": 0.02, "dots_with_no_batch_dims": 0.1, "full": 1.0}[stack.remat]
+    compute = forward * (3 + again) / (chip.device_peak_bf16_flops * _PRODUCTS)
+    # What a full remat does not keep it makes again, so the traffic is that of keeping.
+    moved = memory.Stack(**{**vars(stack), "remat": "none"}).kept_bytes() * accumulate * _TRAFFIC
+    moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])
+    seconds = compute + 0.25 * moved / chip.device_hbm_bytes_per_second
+    if chip.interconnect_bytes_per_second:
+        link = chip.interconnect_bytes_per_second / 2 / chip.devices_per_chip
+        size, tensor = stack.itemsize, mesh.shape["tensor"]
+        # FSDP gathers weights for both passes of each microbatch and scatters gradients; data
+        # parallelism reduces gradients once; tensor parallelism reduces activations four times a block.
+        sent = 3 * accumulate * size * params / tensor if mesh.shape["fsdp"] > 1 else 2 * size * params / tensor
+        if tensor > 1:
+            stream = stack.examples * accumulate * stack.tokens * stack.width * size
+            sent += 4 * 2 * stack.depth * stream * (tensor - 1) / tensor
+        seconds += 0.5 * sent / link  # half of it behind the products
+    return seconds * (_LOOP if stack.scanned or accumulate > 1 else 1.0)
+
+
+def spec_of(recipe: Recipe, topology: Topology) -> MeshSpec:
+    """The recipe's mesh on a topology: one replica a slice where it says nothing of replicas."""
+    return recipe.mesh_spec.over_slices(topology.slices)
