@@ -49,7 +49,8 @@ def main() -> None:
             "ratio": fast["hbm_bytes_per_core"] / made["hbm_bytes_per_core"],
         }
         rows.append(row)
-        text = f"{row['ratio']:.3f}  {row['fast_bytes'] / 1e9:6.2f} GB  {row['compiler_bytes'] / 1e9:6.2f} GB  {row['plan']}"
+        sizes = "  ".join(f"{row[k] / 1e9:6.2f} GB" for k in ("fast_bytes", "compiler_bytes"))
+        text = f"{row['ratio']:.3f}  {sizes}  {row['plan']}"
         print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
     if args.json:
         print(json.dumps(rows))
