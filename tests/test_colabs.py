@@ -1,0 +1,62 @@
+"""Every notebook runs top to bottom, with a small model in place of the chosen one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "colabs"
+# What takes the place of the cell tagged `parameters`.
+PARAMETERS = {
+    "plan.ipynb": """
+CONFIG, TOPOLOGY, MFU = "vit_jft:B/16", "v3:2x2", 0.4
+OVERRIDES = ["--config.model.width=64", "--config.model.mlp_dim=128", "--config.model.num_heads=2",
+             "--config.model.depth=2", "--config.data.batch_size=256"]
+""",
+}
+
+
+def source(name):
+    cells = json.loads((ROOT / name).read_text())["cells"]
+    parts = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            parameters = "parameters" in cell["metadata"].get("tags", ())
+            parts.append(PARAMETERS[name] if parameters else "".join(cell["source"]))
+    return "\n".join(parts)
+
+
+def test_every_notebook_is_run():
+    assert {p.name for p in ROOT.glob("*.ipynb")} == set(PARAMETERS)
+
+
+def run(name, prelude=""):
+    env = {**os.environ, "MPLBACKEND": "Agg"}
+    code = prelude + source(name)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_it_runs_top_to_bottom(name):
+    done = run(name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_plan_goes_on_without_the_compiler():
+    hide = "import importlib.util as u; _f = u.find_spec; u.find_spec = lambda n: None if n == 'libtpu' else _f(n)\n"
+    done = run("plan.ipynb", hide)
+    assert done.returncode == 0, done.stderr
+    assert "libtpu, the TPU compiler, is not installed" in done.stdout
+    assert "Best that fits:" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_it_was_committed_with_its_outputs(name):
+    cells = json.loads((ROOT / name).read_text())["cells"]
+    assert any(c.get("outputs") for c in cells)
+    # One cell installs, and upgrades nothing that is there.
+    assert not any("--upgrade" in "".join(c["source"]) for c in cells)
