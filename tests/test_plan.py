@@ -270,3 +270,26 @@ def test_the_lock_of_another_process_is_explained(tmp_path):
         holder.wait()
     assert done.returncode == 2
     assert "libtpu's lock" in done.stderr
+
+
+def presets():
+    from vitax import catalogue
+
+    return [
+        f"{row['name']}:{row['variant']}"
+        for row in catalogue.recipes("vit_*")
+        if row["variant"] and row["name"] != "vit_cifar10"
+    ]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_of_the_paper_has_an_answer(name):
+    made = recipe.load(name)
+    table_2 = bool((made.config["paper"] or {}).get("core_days"))
+    for where in ("v3:8x8", "v4:4x4x4", "v5e:8x8") if table_2 else ("v3:8x8",):
+        found = plan.plan(made, Topology.parse(where), fast=True)
+        assert isinstance(found["fits"], bool)
+        assert found["core_days"] > 0
+        assert plan_text.lines(found)
+        # Batches of 512 and 4096 divide over 128 cores and 64 chips.
+        assert found["batch_size"] % found["devices"] == 0

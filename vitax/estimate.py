@@ -26,6 +26,8 @@ _PRODUCTS = 0.9
 # Bytes that pass through HBM for each byte that the forward pass leaves: written, read,
 # their gradients likewise.
 _TRAFFIC = 6.0
+# Forward passes that each policy of remat runs once more: blocks, projections or elementwise work.
+_AGAIN = {"none": 0.0, "dots": 0.0, "dots_with_no_batch_dims": 0.1, "full": 1.0}
 # A loop keeps the compiler from overlapping and fusing over its border.
 _LOOP = 1.05
 
@@ -127,11 +129,15 @@ def estimate(
     }
 
 
+def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack) -> float:
+    """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
+    forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
+    return forward * (3 + _AGAIN[stack.remat])
+
+
 def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, accumulate: int, params: int) -> float:
     mesh = program.mesh
-    forward = recipe.forward_flops_per_example * recipe.data.batch_size / mesh.size
-    again = {"none": 0.0, "dots": 0.02, "dots_with_no_batch_dims": 0.1, "full": 1.0}[stack.remat]
-    compute = forward * (3 + again) / (chip.device_peak_bf16_flops * _PRODUCTS)
+    compute = executed_flops(recipe, program, stack) / (chip.device_peak_bf16_flops * _PRODUCTS)
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
     moved = memory.Stack(**{**vars(stack), "remat": "none"}).kept_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])

@@ -7,7 +7,6 @@ estimates of three kinds, labelled: the compiler's, an op-by-op roofline, and mo
 at a stated MFU.
 """
 
-import dataclasses
 import math
 import re
 import time
@@ -59,8 +58,7 @@ def plan(
     begun = time.perf_counter()
     if fast:
         mesh = estimate.abstract_mesh(estimate.spec_of(recipe, topology).sizes(topology.num_devices))
-        # Scanned: the count is the same, and tracing does not grow with depth.
-        program = dataclasses.replace(recipe, config={**recipe.config, "unroll": False}).program(mesh, "tpu")
+        program = recipe.program(mesh, "tpu")
         measured = _by_arithmetic(recipe, topology, program) | {"compile_seconds": None}
         return _bill(recipe, topology, program, measured, mfu)
     program = build_program(recipe, topology, devices)
@@ -114,11 +112,6 @@ def _measure(compiled: Any, program: Program, topology: Topology, recipe: Recipe
     }
 
 
-def executed(program: Program) -> float | None:
-    """Executed FLOPs of a step on one device, by the walk of its jaxpr."""
-    return None if program.executed_flops is None else program.executed_flops / program.mesh.size
-
-
 def compiler_seconds(cost: Any, ops: list[hlo.Op], compute: float, topology: Topology) -> float | None:
     """The compiler's own estimate of a step, or None where it is no such thing.
 
@@ -145,7 +138,7 @@ def _out_of_memory(message: str, program: Program) -> dict[str, Any]:
         "hbm_bytes_per_core": needed + sum(split.values()),
         "hbm_limit_bytes": limit,
         "hbm_split_bytes": {**split, "temporaries": needed},
-        "flops_per_core": executed(program),
+        "flops_per_core": None if program.executed_flops is None else program.executed_flops / program.mesh.size,
         **UNKNOWN,
     }
 
@@ -159,7 +152,7 @@ def _by_arithmetic(recipe: Recipe, topology: Topology, program: Program) -> dict
     return {
         **{k: found[k] for k in ("fits", "hbm_bytes_per_core", "hbm_limit_bytes")},
         "hbm_split_bytes": {**split, "activations": kept, "temporaries": temporary - kept},
-        "flops_per_core": executed(program),
+        "flops_per_core": estimate.executed_flops(recipe, program, stack),
         **UNKNOWN,
     }
 

@@ -75,7 +75,15 @@ class Program:
 
     @functools.cached_property
     def _shapes(self) -> TrainState:
-        return jax.eval_shape(self._init, jax.eval_shape(jax.random.key, 0))
+        variables = dict(unbox(self._boxed))
+        params = variables.pop("params")
+        return TrainState(
+            step=jax.eval_shape(lambda: jnp.int32(0)),
+            params=params,
+            mutables=variables,
+            opt_state=jax.eval_shape(self.tx.init, params),
+            ema=params if self.ema is not None else {},
+        )
 
     def on(self, mesh: Any) -> "Program":
         """The same program on another mesh; the shapes, which do not depend on it, are not traced again."""
