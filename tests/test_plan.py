@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from vitax import estimate, plan, plan_search, plan_text, recipe
+from vitax.__main__ import main
 from vitax.core.errors import UserError
 from vitax.cost import chips
 from vitax.cost.topology import Topology, prepare
@@ -270,6 +271,44 @@ def test_the_lock_of_another_process_is_explained(tmp_path):
         holder.wait()
     assert done.returncode == 2
     assert "libtpu's lock" in done.stderr
+
+
+@needs_compiler
+def test_search_lets_the_compiler_judge_the_most_promising():
+    found = plan_search.search(load(), Topology.parse("v3:2x2"), fast=False, compile_at_most=1)
+    (row,) = found["candidates"]
+    assert row["source"] == "roofline"
+    assert row["fits"] is True
+    assert row["hbm_bytes_per_core"] != row["arithmetic_hbm_bytes"]
+    assert found["best"] == row["overrides"]
+
+
+@needs_compiler
+def test_rows_of_the_benchmark():
+    from benchmarks import tpu_compile
+
+    row = tpu_compile.measure("vit_jft:B/16", "v3:2x2", 64, "fsdp", SMALL)
+    wanted = "model topology global_batch sharding remat unroll ms bytes hbm_bytes compile_seconds"
+    assert set(wanted.split()) <= set(row)
+    assert row["ms"] > 0
+    assert row["global_batch"] == 64
+    assert tpu_compile.line(row)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology", "v33:8x8"], 'unknown generation "v33". Did you mean "v3"?'),
+        (["--topology", "v3:2x2", "--slices", "0"], "--slices 0: expected at least 1"),
+        (["--topology", "v3:2x2", "--fast", "--config.data.batch_size=12"], "do not divide over 8 devices"),
+        (["--topology", "v3:2x2", "--fast", "--config.mesh.fsdp=3"], "does not use the 8 devices"),
+        (["--topology", "v3:2x2", "--fast", "--mfu", "40"], "--mfu 40.0: expected above 0 and at most 1"),
+        (["--topologi", "v3:2x2"], "--topology"),
+    ],
+)
+def test_bad_input_exits_with_2(arguments, message, capsys):
+    assert main(["plan", "--config", "vit_jft:B/16", *SMALL, *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def presets():
