@@ -49,7 +49,7 @@ def lines(plan: Mapping[str, Any]) -> list[str]:
         rows.append(
             (
                 "note",
-                "an estimate of the step alone is a lower bound: ViT's own L/16 run took about 1.6 to 1.8 times it",
+                "an estimate of the step alone is a lower bound: ViT's own L/16 run took 1.8 times it",
             )
         )
     if plan["compile_seconds"] is None:
