@@ -16,6 +16,8 @@ BELOW = {
     "objectives": {"core", "layers", "models"},
     "train": {"core", "parallel", "optim", "data", "checkpoint", "cost"},
     "evaluators": {"core", "parallel", "data", "objectives", "train"},
+    # A page over everything below the verbs.
+    "report": {"core", "data", "train", "evaluators", "recipe", "bill", "config_files", "infer", "inspection"},
 }
 
 

@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     add["plan"].add_argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4")
     add["plan"].add_argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll")
     add["plan"].add_argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds")
-    add["report"].add_argument("--workdir", required=True, type=Path)
+    add["report"].add_argument("--workdir", required=True, type=Path, nargs="+", help="one run, or several to compare")
+    add["report"].add_argument("--output", type=Path, default=Path("compared.html"), help="the page over several runs")
     return parser
 
 
@@ -194,7 +195,8 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import report
 
     _no_more(rest)
-    print(report.write(args.workdir))
+    several = len(args.workdir) > 1
+    print(report.compare(args.workdir, args.output) if several else report.write(args.workdir[0]))
     return EXIT_DONE
 
 

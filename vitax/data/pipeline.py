@@ -104,6 +104,10 @@ class Pipeline:
         """
         return self._ahead(self._train_batch, itertools.count(start), self.batch_size)
 
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [n, H, W, C]: these examples as evaluation sees them, read again."""
+        return self._make(np.asarray(indices), np.asarray(indices), None)[0]
+
     def num_eval_batches(self, batch_size: int | None = None) -> int:
         """How many batches ``eval_batches`` yields: the same in every process."""
         return -(-self.num_examples // (batch_size or self.batch_size))
