@@ -16,6 +16,8 @@ CONFIG, TOPOLOGY, MFU = "vit_jft:B/16", "v3:2x2", 0.4
 OVERRIDES = ["--config.model.width=64", "--config.model.mlp_dim=128", "--config.model.num_heads=2",
              "--config.model.depth=2", "--config.data.batch_size=256"]
 """,
+    "inside_vit.ipynb": 'STEPS, WORKDIR = 6, "inside"\n',
+    "quickstart.ipynb": 'STEPS, SEEDS, WORKDIR = 6, 1, "quick"\n',
 }
 
 
@@ -33,22 +35,24 @@ def test_every_notebook_is_run():
     assert {p.name for p in ROOT.glob("*.ipynb")} == set(PARAMETERS)
 
 
-def run(name, prelude=""):
+def run(name, folder, prelude=""):
     env = {**os.environ, "MPLBACKEND": "Agg"}
     code = prelude + source(name)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=folder
+    )
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
-def test_it_runs_top_to_bottom(name):
-    done = run(name)
+def test_it_runs_top_to_bottom(name, tmp_path):
+    done = run(name, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
-def test_the_plan_goes_on_without_the_compiler():
+def test_the_plan_goes_on_without_the_compiler(tmp_path):
     hide = "import importlib.util as u; _f = u.find_spec; u.find_spec = lambda n: None if n == 'libtpu' else _f(n)\n"
-    done = run("plan.ipynb", hide)
+    done = run("plan.ipynb", tmp_path, hide)
     assert done.returncode == 0, done.stderr
     assert "libtpu, the TPU compiler, is not installed" in done.stdout
     assert "Best that fits:" in done.stdout

@@ -1,5 +1,6 @@
 """A recipe and a workdir -> a finished run: everything around the loop."""
 
+import glob
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ from vitax.checkpoint import store, warm_start
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
+from vitax.cost import topology
 from vitax.data.pipeline import Pipeline, difference
 from vitax.layers.embed import resample_positions
 from vitax.parallel import hosts
@@ -32,6 +34,8 @@ log = logging.getLogger("vitax")
 
 def start_jax() -> None:
     """Joins other processes where there are any, and turns the compilation cache on."""
+    if not (glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")):
+        topology.quiet(os.environ)  # libtpu may be here to plan with, and no TPU to start
     hosts.start_distributed()
     if not jax.config.values["jax_compilation_cache_dir"]:
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -136,8 +136,8 @@ class Topology:
         return list(found)
 
 
-def prepare(env: MutableMapping[str, str]) -> None:
-    """Lets libtpu compile on a machine without TPUs, beside other such processes, and quietly.
+def quiet(env: MutableMapping[str, str]) -> None:
+    """Keeps libtpu calm on a machine without TPUs: no questions to the cloud, no lock, no complaints.
 
     What is set already stays. Must run before libtpu is loaded.
     """
@@ -151,6 +151,11 @@ def prepare(env: MutableMapping[str, str]) -> None:
     }
     for name, value in defaults.items():
         env.setdefault(name, value)
+
+
+def prepare(env: MutableMapping[str, str]) -> None:
+    """``quiet``, and no attempt to start a TPU: for processes that only compile for one."""
+    quiet(env)
     # Without a platform named, JAX would try to start a TPU with the libtpu that it finds.
     if not jax.config.values["jax_platforms"]:
         jax.config.update("jax_platforms", "cpu")
