@@ -36,7 +36,7 @@ def test_every_notebook_is_run():
 
 
 def run(name, folder, prelude=""):
-    env = {**os.environ, "MPLBACKEND": "Agg"}
+    env = {**os.environ, "MPLBACKEND": "Agg", "JAX_NUM_CPU_DEVICES": "1"}
     code = prelude + source(name)
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env, cwd=folder
