@@ -15,6 +15,7 @@ import vitax
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.core import tree
+from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.data.pipeline import Pipeline, difference
@@ -34,8 +35,7 @@ def start_jax() -> None:
     """Joins other processes where there are any, and turns the compilation cache on."""
     hosts.start_distributed()
     if not jax.config.values["jax_compilation_cache_dir"]:
-        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "vitax", "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(compile_cache(os.environ)))
 
 
 def train(recipe: Recipe, workdir: Path) -> int:
@@ -134,6 +134,7 @@ def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     names = getattr(pipeline.source, "class_names", None)
     return {
         "recipe": recipe.config,
+        "name": recipe.name,
         "data": pipeline.fingerprint(),
         "class_names": list(names) if names else None,
         "versions": {"vitax": vitax.__version__, "jax": jax.__version__, "python": platform.python_version()},
