@@ -10,6 +10,9 @@ from vitax.checkpoint import digest, export, offline, seal, store, transfer, war
 from vitax.core.errors import UserError
 from vitax.train.terminal import count, size
 
+# Lines of damage shown of a step.
+_SHOWN = 20
+
 
 def listing(directory: str) -> list[dict[str, Any]]:
     """The steps of a workdir, oldest first; files are checked against the seal, arrays are not opened.
@@ -95,7 +98,9 @@ def verify_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         if row["problems"]:
             lines.append(f"step {row['step']}: DAMAGED")
-            lines += [f"  {problem}" for problem in row["problems"]]
+            lines += [f"  {problem}" for problem in row["problems"][:_SHOWN]]
+            if len(row["problems"]) > _SHOWN:
+                lines.append(f"  ... and {len(row['problems']) - _SHOWN} more (--json names all)")
         else:
             files = "every file and" if row["sealed"] else "no seal (killed before it was written), but"
             lines.append(f"step {row['step']}: whole: {files} all {row['arrays']} arrays are what was written")

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_a_wrong_array_is_named_where_no_seal_tells(run):
     payload = json.loads(custom["custom_metadata"]["payload"])
     payload["digests"]["params/bias"] = payload["digests"]["params/bias"][:-1] + "?"
     text = json.dumps(payload)
-    custom["custom_metadata"] = {"payload": text, "sha256": __import__("hashlib").sha256(text.encode()).hexdigest()}
+    custom["custom_metadata"] = {"payload": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     path.write_text(json.dumps(custom))
     assert offline.problems(run / "checkpoints", 2) == ["array params/bias is not what was written"]
     with pytest.raises(store.Damaged, match="params/bias"):

@@ -16,7 +16,7 @@ from vitax.checkpoint import digest, seal, store
 from vitax.core import tree
 
 # Arrays are read this many bytes at a time: opening the index costs more than small arrays do.
-GROUP_BYTES = 256 * 2**20
+GROUP_BYTES = 64 * 2**20
 
 
 def arrays(directory: Path, step: int, names: Iterable[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -53,9 +53,9 @@ def problems(directory: Path, step: int) -> list[str]:
 def _wrong(directory: Path, step: int, digests: Mapping[str, str], group: Mapping[str, Any]) -> list[str]:
     try:
         read = _read(directory, step, digests, group)
-    except store.Damaged as problem:
+    except store.Damaged:
         if len(group) == 1:
-            return [f"array {next(iter(group))} is {problem}"]
+            return [f"array {next(iter(group))} is unreadable"]
         return [line for name in group for line in _wrong(directory, step, digests, {name: group[name]})]
     return [f"array {name} is not what was written" for name, array in read.items() if _digest(array) != digests[name]]
 

@@ -100,7 +100,7 @@ def read(directory: Path, step: int, digests: Mapping[str, str], wanted: Mapping
         with _quiet(), ocp.Context(multiprocessing_options=options):
             flat = flax.traverse_util.flatten_dict(ocp.load(directory / str(step), nested), sep="/")
     except Exception as error:  # whatever the storage layer raises, the step is not usable
-        detail = str(error).splitlines()[0][:200] if str(error) else ""
+        detail = str(error).partition(" See full TensorStore details")[0].partition("\n")[0][:200]
         raise Damaged(f"unreadable ({type(error).__name__}: {detail})") from error
     return {name: flat[name] for name in wanted}
 
