@@ -7,84 +7,10 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
-import vitax
+from vitax.arguments import OPTIONS, parser
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
-
-VERBS = {
-    "train": "train a recipe in a workdir, going on where it stopped",
-    "eval": "evaluate a checkpoint exactly",
-    "predict": "classify image files with a checkpoint",
-    "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
-    "recipes": "list the recipes, with the numbers they reproduce",
-    "models": "list the published models: parameters, GMACs, tokens",
-    "cost": "show what a run has cost so far, or count the compute of the ViT paper",
-    "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
-    "report": "write report.html for a workdir",
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, with the nearest valid name."""
-
-    def error(self, message: str) -> NoReturn:
-        words = message.split("'")
-        if "invalid choice" in message and len(words) > 1:
-            message = f'unknown verb "{words[1]}".{suggest(words[1], VERBS)} Verbs: {", ".join(VERBS)}.'
-        elif "required: VERB" in message:
-            message = f"a verb is missing. Verbs: {', '.join(VERBS)}."
-        elif "required: " in message:
-            wanted = message.rpartition("required: ")[2].split(", ")
-            near = [suggest(w, wanted) for w in sys.argv[1:] if w.startswith("--") and w not in wanted]
-            message += "".join(near)
-        raise UserError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="vitax",
-        description="Train transformers with JAX, and know what a run costs.",
-        epilog="Recipe fields are overridden as --config.optimizer.lr=3e-4 (any dotted path).",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"vitax {vitax.__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
-    add = {
-        name: verbs.add_parser(name, help=text, description=text, allow_abbrev=False) for name, text in VERBS.items()
-    }
-    for name in ("train", "eval", "predict", "quickstart", "models", "recipes", "cost", "plan"):
-        if name != "train":
-            add[name].add_argument("--json", action="store_true", help="print one JSON value on stdout")
-    for name in ("train", "plan"):
-        add[name].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
-    add["train"].add_argument("--workdir", required=True, type=Path, help="where everything is left")
-    for name in ("eval", "predict"):
-        add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
-    add["predict"].add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    add["predict"].add_argument("--topk", type=int, default=5)
-    add["quickstart"].add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
-    add["quickstart"].add_argument("--seeds", type=int, default=3, help="runs of each kind (default 3)")
-    add["models"].add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
-    add["recipes"].add_argument("pattern", nargs="?", default="*", help="shell pattern")
-    add["cost"].add_argument("--workdir", type=Path, help="of a run: what it has cost so far")
-    add["cost"].add_argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again")
-    add["cost"].add_argument(
-        "--usd-per-hour",
-        action="append",
-        default=[],
-        metavar="[KIND=]USD",
-        help="price of a chip-hour, in place of the list price; once for each device kind where there are several",
-    )
-    add["plan"].add_argument("--topology", required=True, metavar="GEN:SHAPE", help="chips, e.g. v3:8x8, v5e:16x16")
-    add["plan"].add_argument("--slices", type=int, default=1, help="how many such slices (default 1)")
-    add["plan"].add_argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4")
-    add["plan"].add_argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll")
-    add["plan"].add_argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds")
-    add["report"].add_argument("--workdir", required=True, type=Path, nargs="+", help="one run, or several to compare")
-    add["report"].add_argument("--output", type=Path, default=Path("compared.html"), help="the page over several runs")
-    return parser
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
@@ -130,11 +56,24 @@ def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _recipes(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.explain:
+        return _explain(args, rest)
     from vitax import catalogue
 
     _no_more(rest)
+    if args.devices is not None:
+        raise UserError("recipes: --devices lays the mesh of one recipe out: give it with --explain NAME[:VARIANT].")
     rows = catalogue.recipes(args.pattern)
     _print(args, rows, catalogue.recipe_lines(rows))
+    return EXIT_DONE
+
+
+def _explain(args: argparse.Namespace, rest: list[str]) -> int:
+    _on_the_host()
+    from vitax import explain, recipe
+
+    found = explain.explain(recipe.load(args.explain, rest), 1 if args.devices is None else args.devices)
+    _print(args, found, explain.lines(found))
     return EXIT_DONE
 
 
@@ -200,6 +139,45 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _compare(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import compare
+
+    _no_more(rest)
+    found = compare.compare(args.workdirs)
+    _print(args, found, compare.lines(found))
+    return EXIT_DONE
+
+
+def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import doctor
+
+    _no_more(rest)
+    checks = doctor.examine(seconds=args.timeout)
+    _print(args, [vars(check) for check in checks], doctor.lines(checks))
+    return EXIT_FAILED if any(check.status == doctor.FAIL for check in checks) else EXIT_DONE
+
+
+def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
+    _no_more(rest)
+    _on_the_host()
+    from vitax import ckpt
+
+    if args.ckpt_verb == "ls":
+        rows = ckpt.listing(args.checkpoint)
+        _print(args, rows, ckpt.listing_lines(rows))
+    elif args.ckpt_verb == "verify":
+        rows = ckpt.verify(args.checkpoint)
+        _print(args, rows, ckpt.verify_lines(rows))
+        return EXIT_FAILED if any(row["problems"] for row in rows) else EXIT_DONE
+    elif args.ckpt_verb == "export":
+        row = ckpt.write_weights(args.checkpoint, args.out, args.weights)
+        _print(args, row, ckpt.export_lines(row))
+    else:
+        rows = ckpt.copy(args.source, args.target)
+        _print(args, rows, ckpt.copy_lines(rows))
+    return EXIT_DONE
+
+
 COMMANDS = {
     "train": _train,
     "eval": _eval,
@@ -210,13 +188,21 @@ COMMANDS = {
     "cost": _cost,
     "plan": _plan,
     "report": _report,
+    "compare": _compare,
+    "ckpt": _ckpt,
+    "doctor": _doctor,
 }
+
+
+def _on_the_host() -> None:
+    """Keeps JAX off accelerators, which may be busy with a run."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
 
 
 def _no_more(rest: list[str]) -> None:
     if rest:
-        from vitax.config_files import OPTIONS
-
         raise UserError(f"Unknown argument {rest[0]}.{suggest(rest[0].partition('=')[0], OPTIONS)}")
 
 
@@ -230,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "orbax", "jax._src.xla_bridge"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        args, rest = _parser().parse_known_args(argv)
+        args, rest = parser().parse_known_args(argv)
         return COMMANDS[args.verb](args, rest)
     except UserError as error:
         print(f"vitax: {error}", file=sys.stderr)

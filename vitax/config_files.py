@@ -13,14 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vitax.arguments import OPTIONS
 from vitax.core.durations import UNITS
 from vitax.core.errors import UserError, suggest
-
-# Options of the verbs, for suggestions.
-OPTIONS = (
-    *("--config", "--workdir", "--checkpoint", "--topk", "--json", "--seeds", "--paper", "--usd-per-hour"),
-    *("--topology", "--slices", "--mfu", "--search", "--fast"),
-)
 
 
 def folder() -> Path:

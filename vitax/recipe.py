@@ -47,6 +47,11 @@ _FREE_DATA = ("data.threads", "data.prefetch", "data.source.path", "data.source.
 DTYPES = ("auto", "float32", "bfloat16")
 
 
+def auto_dtype(platform: str) -> str:
+    """The compute dtype on a platform where the recipe states none."""
+    return "float32" if platform == "cpu" else "bfloat16"
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
     """``data`` of a recipe (and of an evaluator, whose missing fields come from it).
@@ -172,6 +177,7 @@ class Recipe:
       duration: the length as given; ``total_steps`` has it in steps.
       evaluators: name -> (spec, duration between evaluations).
       chip: numbers of the chip that replace those of the table (``cost.chips.override``).
+      name: ``NAME:VARIANT`` where it comes of a file, to be recognised by; nothing depends on it.
     """
 
     config: dict[str, Any]
@@ -187,6 +193,7 @@ class Recipe:
     accumulate: int
     seed: int
     chip: Mapping[str, Any]
+    name: str = ""
 
     @property
     def total_steps(self) -> int:
@@ -212,9 +219,7 @@ class Recipe:
     def dtype(self, platform: str) -> str:
         """The compute dtype on a platform (of the mesh's devices, not of this host)."""
         stated = self.config.get("dtype") or "auto"
-        if stated != "auto":
-            return stated
-        return "float32" if platform == "cpu" else "bfloat16"
+        return auto_dtype(platform) if stated == "auto" else stated
 
     def model(self, platform: str = "cpu") -> Any:
         """The model for a platform."""
@@ -328,7 +333,7 @@ def evaluator_data(config: Mapping[str, Any], name: str) -> DataSpec:
     return call(DataSpec, merged, where)
 
 
-def build(config: ConfigDict | Mapping[str, Any]) -> Recipe:
+def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     """Checks a config and gives it types.
 
     Raises:
@@ -361,6 +366,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Recipe:
         accumulate=plain.get("accumulate") or 1,
         seed=plain.get("seed") or 0,
         chip=check(plain.get("chip") or {}, Mapping, "chip"),
+        name=name,
     )
     _check(recipe)
     return recipe
@@ -368,7 +374,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Recipe:
 
 def load(spec: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """``build`` of a recipe file with command-line overrides."""
-    return build(config_files.load(spec, overrides))
+    return build(config_files.load(spec, overrides), spec)
 
 
 def _check(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ import vitax
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.core import tree
+from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
@@ -38,8 +39,7 @@ def start_jax() -> None:
         topology.quiet(os.environ)  # libtpu may be here to plan with, and no TPU to start
     hosts.start_distributed()
     if not jax.config.values["jax_compilation_cache_dir"]:
-        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "vitax", "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(compile_cache(os.environ)))
 
 
 def train(recipe: Recipe, workdir: Path) -> int:
@@ -138,6 +138,7 @@ def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     names = getattr(pipeline.source, "class_names", None)
     return {
         "recipe": recipe.config,
+        "name": recipe.name,
         "data": pipeline.fingerprint(),
         "class_names": list(names) if names else None,
         "versions": {"vitax": vitax.__version__, "jax": jax.__version__, "python": platform.python_version()},

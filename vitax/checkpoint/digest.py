@@ -81,6 +81,12 @@ def manifest(state: Any) -> dict[str, str]:
     return {name: f"{tree.describe(leaf)} {int(h[0]) << 32 | int(h[1]):016x}" for (name, leaf), h in zip(named, sums)}
 
 
+def shape_of(text: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype in a value of a manifest, ``"float32[3,4] 0123456789abcdef"``."""
+    dtype, _, shape = text.split(" ")[0].rstrip("]").partition("[")
+    return tuple(int(n) for n in shape.split(",") if n), jnp.dtype(dtype)
+
+
 def combine(digests: Mapping[str, str]) -> str:
     """One digest over a whole manifest: 16 hex digits."""
     lines = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))

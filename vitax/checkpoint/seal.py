@@ -8,12 +8,14 @@ was killed before has no seal and is judged by its arrays alone.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 NAME = "files.json"
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
+    """file -> SHA-256 of all files of a folder but the seal."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith(NAME):
@@ -22,31 +24,51 @@ def _hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def pack(files: Mapping[str, str]) -> str:
+    """The content of a seal, for file -> SHA-256."""
+    text = json.dumps(files, indent=0, sort_keys=True)
+    return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "files": text})
+
+
+def unpack(content: str | bytes) -> dict[str, str]:
+    """file -> SHA-256 of a seal.
+
+    Raises:
+      ValueError: it is not what ``pack`` wrote; the message says how.
+    """
+    try:
+        packed = json.loads(content)
+        text = packed["files"]
+        if hashlib.sha256(text.encode()).hexdigest() == packed["sha256"]:
+            return json.loads(text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{NAME} is unreadable ({type(error).__name__})") from error
+    raise ValueError(f"{NAME} is not what was written")
+
+
 def write(folder: Path) -> None:
     """Seals a finished checkpoint folder."""
-    text = json.dumps(_hashes(folder), indent=0, sort_keys=True)
-    content = json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "files": text})
     temporary = folder / f"{NAME}.tmp"
-    temporary.write_text(content)
+    temporary.write_text(pack(hashes(folder)))
     temporary.replace(folder / NAME)
 
 
-def check(folder: Path) -> str:
-    """What is wrong with a sealed folder: the file and how; "" if nothing, or no seal."""
+def problems(folder: Path) -> list[str]:
+    """All that is wrong with a sealed folder, a line a file; [] if nothing, or no seal."""
     try:
-        content = json.loads((folder / NAME).read_text())
-        text = content["files"]
-        if hashlib.sha256(text.encode()).hexdigest() != content["sha256"]:
-            return f"{NAME} is not what was written"
-        sealed = json.loads(text)
+        sealed = unpack((folder / NAME).read_bytes())
     except FileNotFoundError:
-        return ""
-    except (ValueError, KeyError, TypeError) as error:
-        return f"{NAME} is unreadable ({type(error).__name__})"
-    there = _hashes(folder)
-    for name in sealed:
-        if name not in there:
-            return f"file {name} is missing"
-        if there[name] != sealed[name]:
-            return f"file {name} is not what was written"
-    return ""
+        return []
+    except ValueError as error:
+        return [str(error)]
+    there = hashes(folder)
+    return [
+        f"file {name} is {'not what was written' if name in there else 'missing'}"
+        for name in sealed
+        if there.get(name) != sealed[name]
+    ]
+
+
+def check(folder: Path) -> str:
+    """What is wrong with a sealed folder: the first file and how; "" if nothing, or no seal."""
+    return next(iter(problems(folder)), "")

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,38 @@ def read_metadata(directory: Path, step: int) -> tuple[dict[str, Any], dict[str,
     return content["metadata"], content["digests"]
 
 
+def read(directory: Path, step: int, digests: Mapping[str, str], wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Reads arrays on this process alone, without a look at their digests.
+
+    Args:
+      directory: the folder of steps.
+      step: which.
+      digests: of ``read_metadata``: the names of all arrays.
+      wanted: name -> ``ShapeDtypeStruct`` with a sharding, of those to read.
+
+    Raises:
+      Damaged: the storage layer cannot read them.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    want: dict[str, Any] = dict.fromkeys(digests, ocp.PLACEHOLDER)
+    want.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in wanted.items()})
+    nested = flax.traverse_util.unflatten_dict(want, sep="/")
+    me = jax.process_index()
+    # Each process reads alone: Orbax's own barrier would hang the others for minutes
+    # where one of them finds a truncated file.
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"vitax{me}"
+    )
+    try:
+        with _quiet(), ocp.Context(multiprocessing_options=options):
+            flat = flax.traverse_util.flatten_dict(ocp.load(directory / str(step), nested), sep="/")
+    except Exception as error:  # whatever the storage layer raises, the step is not usable
+        detail = str(error).partition(" See full TensorStore details")[0].partition("\n")[0][:200]
+        raise Damaged(f"unreadable ({type(error).__name__}: {detail})") from error
+    return {name: flat[name] for name in wanted}
+
+
 def load(directory: Path, step: int, abstract: Any) -> Any:
     """Loads and verifies the leaves that ``abstract`` names (all, or a sub-tree).
 
@@ -87,8 +119,6 @@ def load(directory: Path, step: int, abstract: Any) -> Any:
       UserError: names, shapes or dtypes differ (both sides are printed).
       Damaged: a file is unreadable or an array is not what was written.
     """
-    from orbax.checkpoint import v1 as ocp
-
     _, digests = read_metadata(directory, step)
     named = tree.named_leaves(abstract)
     found = {name: text.rsplit(" ", 1)[0] for name, text in digests.items()}
@@ -101,25 +131,15 @@ def load(directory: Path, step: int, abstract: Any) -> Any:
     if lines:
         shown = "\n  ".join(lines[:20] + ([f"... and {len(lines) - 20} more"] if len(lines) > 20 else []))
         raise UserError(f"{directory / str(step)} does not hold this model:\n  {shown}")
-    want: dict[str, Any] = dict.fromkeys(digests, ocp.PLACEHOLDER)
-    want.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in named})
-    nested = flax.traverse_util.unflatten_dict(want, sep="/")
-    me = jax.process_index()
-    # Each process reads alone: Orbax's own barrier would hang the others for minutes
-    # where one of them finds a truncated file.
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"vitax{me}"
-    )
-    state, problem = None, ""
+    flat: dict[str, jax.Array] = {}
+    problem = ""
     try:
-        with _quiet(), ocp.Context(multiprocessing_options=options):
-            state = ocp.load(directory / str(step), nested)
-    except Exception as error:  # whatever the storage layer raises, the step is not usable
-        problem = f"unreadable ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''})"
+        flat = read(directory, step, digests, dict(named))
+    except Damaged as error:
+        problem = str(error)
     problems = [p for p in hosts.agree("restore", problem) if p]
     if problems:
         raise Damaged(problems[0])
-    flat = flax.traverse_util.flatten_dict(state, sep="/")
     loaded = jax.tree.unflatten(jax.tree.structure(abstract), [flat[name] for name, _ in named])
     # The digest is one global value: every process sees the same, and decides alike.
     wrong = [n for n, text in digest.manifest(loaded).items() if text != digests[n]]

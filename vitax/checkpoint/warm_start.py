@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vitax.checkpoint import store
+from vitax.checkpoint import digest, store
 from vitax.core import tree
 from vitax.core.errors import UserError
 
@@ -45,10 +44,10 @@ class Placement:
         return lines
 
 
-def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
-    """``DIR``, ``DIR@STEP`` or ``DIR/checkpoints/STEP`` -> (folder of steps, step).
+def locate(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, list[int], int | None]:
+    """``DIR``, ``DIR@STEP`` or ``DIR/checkpoints/STEP`` -> (folder of steps, all of them, the one named or None).
 
-    Without a step, the newest readable one. ``what`` says in errors where the path was given.
+    ``what`` says in errors where the path was given.
 
     Raises:
       UserError: no such workdir or step; names what is there.
@@ -57,7 +56,7 @@ def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
     assert match is not None
     path = Path(match.group(1)).expanduser().absolute()  # Orbax refuses relative paths
     if match.group(2) is None and path.name.isdigit() and path.parent.name == "checkpoints":
-        return find(f"{path.parent.parent}@{path.name}", what)
+        return locate(f"{path.parent.parent}@{path.name}", what)
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     steps = store.steps_in(directory)
     if not steps:
@@ -68,11 +67,21 @@ def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
         )
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
         raise UserError(f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
-    if match.group(2) is not None:
-        step = int(match.group(2))
-        if step not in steps:
-            raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
-        return directory, step
+    step = int(match.group(2)) if match.group(2) is not None else None
+    if step is not None and step not in steps:
+        raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
+    return directory, steps, step
+
+
+def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
+    """``locate``, and without a step the newest readable one: (folder of steps, step).
+
+    Raises:
+      UserError: no such workdir or step, or all are damaged.
+    """
+    directory, steps, named = locate(checkpoint, what)
+    if named is not None:
+        return directory, named
     for step in reversed(steps):
         try:
             store.read_metadata(directory, step)
@@ -107,10 +116,9 @@ def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tup
     for name, text in digests.items():
         if not name.startswith(f"{root}/"):
             continue
-        dtype, _, shape = text.split(" ")[0].rstrip("]").partition("[")
-        dims = tuple(int(n) for n in shape.split(",") if n)
+        dims, dtype = digest.shape_of(text)
         expected, sharding = wanted.get(name.removeprefix(f"{root}/"), (None, whole))
-        abstract[name] = jax.ShapeDtypeStruct(dims, jnp.dtype(dtype), sharding=sharding if expected == dims else whole)
+        abstract[name] = jax.ShapeDtypeStruct(dims, dtype, sharding=sharding if expected == dims else whole)
     try:
         loaded = store.load(directory, step, abstract)
     except store.Damaged as problem:

@@ -145,7 +145,7 @@ def shardings_of(boxed: Any, rules: Rules, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(of, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned))
 
 
-def replicated(abstract: Any, shardings: Any, mesh: Mesh) -> list[str]:
+def replicated(abstract: Any, shardings: Any, mesh: Mesh | AbstractMesh) -> list[str]:
     """Names the large leaves that stay whole on a mesh that could shard them."""
     if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
         return []

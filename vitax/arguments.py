@@ -1,0 +1,180 @@
+"""The command line as tables: verbs, what each takes, and the parser that they make."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import vitax
+from vitax.core.errors import UserError, suggest
+
+VERBS = {
+    "train": "train a recipe in a workdir, going on where it stopped",
+    "eval": "evaluate a checkpoint exactly",
+    "predict": "classify image files with a checkpoint",
+    "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
+    "recipes": "list the recipes, with the numbers they reproduce, or explain one",
+    "models": "list the published models: parameters, GMACs, tokens",
+    "cost": "show what a run has cost so far, or count the compute of the ViT paper",
+    "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
+    "report": "write report.html for a workdir, or one page over several",
+    "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
+    "ckpt": "checkpoints: list, verify, export, copy",
+    "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
+}
+CKPT_VERBS = {
+    "ls": "list the steps: size, date, whole or damaged, digest",
+    "verify": "check every file and every array; exit code 1 if anything is damaged",
+    "export": "write the parameters to a safetensors or npz file",
+    "cp": "copy steps between folders and buckets; an interrupted copy is never taken for a whole one",
+}
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+
+
+def _argument(*names: str, **options: Any) -> Argument:
+    return names, options
+
+
+_JSON = _argument("--json", action="store_true", help="print one JSON value on stdout")
+_CONFIG = _argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
+_CHECKPOINT = _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
+_TARGET = _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir")
+_PATTERN = _argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
+_PRICE = _argument(
+    "--usd-per-hour",
+    action="append",
+    default=[],
+    metavar="[KIND=]USD",
+    help="price of a chip-hour, in place of the list price; once for each device kind where there are several",
+)
+_WEIGHTS = {"action": "store_const", "dest": "weights"}
+
+ARGUMENTS: dict[str, tuple[Argument, ...]] = {
+    "train": (
+        _CONFIG,
+        _argument("--workdir", required=True, type=Path, help="where everything is left"),
+    ),
+    "eval": (_JSON, _CHECKPOINT),
+    "predict": (
+        _JSON,
+        _CHECKPOINT,
+        _argument("images", nargs="+", type=Path, metavar="IMAGE"),
+        _argument("--topk", type=int, default=5),
+    ),
+    "quickstart": (
+        _JSON,
+        _argument("--workdir", type=Path, default=Path("runs/quickstart")),
+        _argument("--seeds", type=int, default=3, help="runs of each kind (default 3)"),
+    ),
+    "recipes": (
+        _JSON,
+        _PATTERN,
+        _argument(
+            "--explain", metavar="NAME[:VARIANT]", help="steps, learning rate, decay, parameters, sharding of one"
+        ),
+        _argument("--devices", type=int, help="with --explain: lay its mesh over so many (default 1)"),
+    ),
+    "models": (_JSON, _PATTERN),
+    "cost": (
+        _JSON,
+        _argument("--workdir", type=Path, help="of a run: what it has cost so far"),
+        _argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again"),
+        _PRICE,
+    ),
+    "plan": (
+        _JSON,
+        _CONFIG,
+        _argument("--topology", required=True, metavar="GEN:SHAPE", help="chips, e.g. v3:8x8, v5e:16x16"),
+        _argument("--slices", type=int, default=1, help="how many such slices (default 1)"),
+        _argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4"),
+        _argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll"),
+        _argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds"),
+    ),
+    "report": (
+        _argument("--workdir", required=True, type=Path, nargs="+", help="one run, or several to compare"),
+        _argument("--output", type=Path, default=Path("compared.html"), help="the page over several runs"),
+    ),
+    "compare": (_JSON, _argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdirs, at least two")),
+    "doctor": (
+        _JSON,
+        _argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="that JAX may take to start (120)"),
+    ),
+    "ckpt ls": (_JSON, _argument("checkpoint", metavar="DIR", help="a workdir")),
+    "ckpt verify": (_JSON, _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir; all steps by default")),
+    "ckpt export": (
+        _JSON,
+        _TARGET,
+        _argument("out", type=Path, metavar="OUT", help="*.safetensors or *.npz"),
+        _argument("--ema", const="ema", help="averaged parameters (where there are any, the default)", **_WEIGHTS),
+        _argument("--params", const="params", help="parameters of the last step, not averaged", **_WEIGHTS),
+    ),
+    "ckpt cp": (
+        _JSON,
+        _argument(
+            "source", metavar="SRC[@STEP]", help="a workdir, path or URL (gs://bucket/run); all steps by default"
+        ),
+        _argument("target", metavar="DST", help="a workdir, path or URL"),
+    ),
+}
+# Options of all verbs, for suggestions.
+OPTIONS = tuple(
+    dict.fromkeys(n for found in ARGUMENTS.values() for names, _ in found for n in names if n.startswith("--"))
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.split("'")
+        under = self.prog.removeprefix("vitax").strip()
+        verbs, what = (CKPT_VERBS, "ckpt verb") if under == "ckpt" else (VERBS, "verb")
+        listed = f"{'Ckpt verbs' if under == 'ckpt' else 'Verbs'}: {', '.join(verbs)}."
+        if "invalid choice" in message and len(words) > 1:
+            message = f'unknown {what} "{words[1]}".{suggest(words[1], verbs)} {listed}'
+        elif "required: VERB" in message:
+            message = f"a {what} is missing. {listed}"
+        elif "required: " in message:
+            wanted = message.rpartition("required: ")[2].split(", ")
+            near = [suggest(w, wanted) for w in sys.argv[1:] if w.startswith("--") and w not in wanted]
+            message = f"{under + ': ' if under else ''}{message}" + "".join(near)
+            message += f" (usage: {' '.join(self.format_usage().removeprefix('usage: ').split())})"
+        raise UserError(message)
+
+
+def parser() -> Parser:
+    """The parser of ``vitax``; ``verb``, and for ``ckpt`` ``ckpt_verb``, say what was asked for."""
+    whole = Parser(
+        prog="vitax",
+        description="Train transformers with JAX, and know what a run costs.",
+        epilog="Recipe fields are overridden as --config.optimizer.lr=3e-4 (any dotted path).",
+        allow_abbrev=False,
+    )
+    whole.add_argument("--version", action="version", version=f"vitax {vitax.__version__}")
+    for name, verb in _verbs(whole, VERBS, "verb").items():
+        if name == "ckpt":
+            for below, sub in _verbs(verb, CKPT_VERBS, "ckpt_verb").items():
+                _fill(sub, ARGUMENTS[f"ckpt {below}"])
+        else:
+            _fill(verb, ARGUMENTS[name])
+    return whole
+
+
+def _verbs(above: argparse.ArgumentParser, table: Mapping[str, str], dest: str) -> dict[str, argparse.ArgumentParser]:
+    made = above.add_subparsers(dest=dest, metavar="VERB", required=True, parser_class=Parser)
+    return {
+        name: made.add_parser(name, help=text, description=text, allow_abbrev=False) for name, text in table.items()
+    }
+
+
+def _fill(verb: argparse.ArgumentParser, arguments: tuple[Argument, ...]) -> None:
+    one_of: dict[str, Any] = {}  # options that set the same thing exclude each other
+    for names, options in arguments:
+        if "dest" in options:
+            group = one_of.setdefault(options["dest"], None) or verb.add_mutually_exclusive_group()
+            one_of[options["dest"]] = group
+            group.add_argument(*names, **options)
+        else:
+            verb.add_argument(*names, **options)

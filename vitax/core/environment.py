@@ -1,0 +1,12 @@
+"""What the environment says: where compiled programs are kept."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def compile_cache(env: Mapping[str, str]) -> Path:
+    """The folder of compiled programs: JAX's variable, else below the user's cache folder."""
+    if env.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(env["JAX_COMPILATION_CACHE_DIR"])
+    base = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path("~/.cache").expanduser()
+    return base / "vitax" / "xla"
