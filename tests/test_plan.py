@@ -175,6 +175,30 @@ def test_a_batch_that_does_not_divide_is_bad_input():
         plan.plan(load("vit_jft:B/16", "--config.data.batch_size=12"), Topology.parse("v3:2x2"), fast=True)
 
 
+def test_the_pallas_kernel_keeps_no_scores_by_arithmetic():
+    kept = {}
+    for kernel in ("xla", "pallas"):
+        made = load("vit_jft:B/16", f"--config.model.attention_kernel={kernel}")
+        program = made.program(estimate.abstract_mesh(MeshSpec().sizes(8)), "tpu")
+        kept[kernel] = estimate.stack_of(made, program)
+        found = plan.plan(made, Topology.parse("v3:2x2"), fast=True)
+        kept[kernel, "model"] = found["model_flops_per_step"]
+    assert kept["pallas"].kept_bytes() < kept["xla"].kept_bytes()
+    # 8 examples, 2 layers: 2 arrays of the stream and 4 of two heads side by side, 200 x 128, and the hidden layer.
+    assert kept["pallas"].kept_bytes() == 8 * 2 * 2 * 200 * (2 * 64 + 4 * 128 + 128)
+    assert kept["pallas", "model"] == kept["xla", "model"]
+
+
+def test_the_pallas_kernel_refuses_other_devices_before_anything_compiles():
+    with pytest.raises(UserError, match='kernel for TPUs, and the devices are of platform "cpu"'):
+        load("vit_jft:B/16", "--config.model.attention_kernel=pallas").program().abstract_state  # noqa: B018
+
+
+def test_vector_memory_that_a_kernel_lacks_is_no_question_of_fit():
+    with pytest.raises(UserError, match=r'set model.attention_kernel to "xla".*Used 19.14M'):
+        plan._out_of_memory("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 19.14M", None)
+
+
 def test_search_ranks_and_gives_overrides_to_paste():
     found = plan_search.search(load(), Topology.parse("v3:2x2"), fast=True)
     times = [row["step_seconds"] for row in found["candidates"]]
@@ -205,6 +229,7 @@ def test_the_plan_of_a_compiled_step(small_plan):
     assert small_plan["collectives"]["all-reduce"]["count"] >= 1
     assert small_plan["network_seconds"] > 0
     assert small_plan["core_days_source"] == "compiler"
+    assert small_plan["self_declared_step_seconds"] is None
     assert small_plan["core_days"] > 0
     # The per-op roofline is calibrated on ViTs of real size; a toy is nearer to launch overheads.
     assert small_plan["roofline_step_seconds"] == pytest.approx(small_plan["compiler_step_seconds"], rel=0.3)
@@ -227,6 +252,19 @@ def test_a_scanned_step_counts_every_layer_and_has_no_compiler_estimate():
     assert scanned["core_days_source"] == "roofline"
     program = plan.build_program(made, Topology.parse("v3:2x2"))
     assert scanned["flops_per_core"] == pytest.approx(program.executed_flops / 8, rel=0.01)
+
+
+@needs_compiler
+def test_a_hand_written_kernel_has_no_time_of_the_compilers_own():
+    sharding = ["--config.mesh.data=1", "--config.mesh.fsdp=8"]
+    made = load("vit_jft:B/16", "--config.model.attention_kernel=pallas", *sharding)
+    found = plan.plan(made, Topology.parse("v3:2x2"))
+    assert found["compiler_step_seconds"] is None
+    assert found["self_declared_step_seconds"] > 0
+    assert found["core_days_source"] == "roofline"
+    program = plan.build_program(made, Topology.parse("v3:2x2"))
+    assert found["flops_per_core"] == pytest.approx(program.executed_flops / 8, rel=0.01)
+    assert any("if hand-written kernels cost what they declare" in line for line in plan_text.lines(found))
 
 
 @needs_compiler

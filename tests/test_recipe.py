@@ -91,6 +91,7 @@ def test_what_a_resume_may_change(tiny):
     free = {"accumulate": 2, "remat": "full", "unroll": False, "log": {"every": {"steps": 9}}, "mesh": {"fsdp": 2}}
     assert recipe.resume_differences(old, recipe.build(tiny(**free))) == []
     assert recipe.resume_differences(old, recipe.build(tiny(data__threads=1))) == []
+    assert recipe.resume_differences(old, recipe.build(tiny(model__attention_kernel="pallas"))) == []
     assert recipe.resume_differences(old, recipe.build(tiny(seed=2))) == ["seed: 1 -> 2"]
     longer = {"duration": {"steps": 99}}
     assert recipe.resume_differences(old, recipe.build(tiny(**longer))) == ["duration.steps: 12 -> 99"]

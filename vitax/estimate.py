@@ -71,6 +71,7 @@ def stack_of(
         itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
         remat=remat or recipe.config.get("remat") or "none",
         scanned=not (recipe.config.get("unroll", True) if unroll is None else unroll),
+        flat=getattr(model, "attention_kernel", "xla") == "pallas",
     )
 
 

@@ -67,10 +67,12 @@ def _time(plan: Mapping[str, Any], name: str) -> str:
         "roofline": plan["roofline_step_seconds"],
         "mfu": plan["mfu_step_seconds"],
     }[name]
+    if seconds is None and plan["roofline_step_seconds"] is None:
+        return "unavailable: nothing compiled"
     if seconds is None:
-        return "unavailable: " + (
-            "nothing compiled" if plan["roofline_step_seconds"] is None else "not stated for this chip or for loops"
-        )
+        declared = plan["self_declared_step_seconds"]
+        taken = f"; {_ms(declared)} a step if hand-written kernels cost what they declare" if declared else ""
+        return "unavailable: not stated for this chip, for loops or for hand-written kernels" + taken
     chosen = "* " if plan["core_days_source"] == name else ""
     what = SOURCES[name] + (f" of {plan['mfu']:.0%}" if name == "mfu" else "")
     hours = seconds * plan["steps"] / 3600

@@ -42,8 +42,11 @@ TOP_LEVEL = (
 REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
-# Where data lies and how it is read; the source's fingerprint says what it is.
-_FREE_DATA = ("data.threads", "data.prefetch", "data.source.path", "data.source.data_dir")
+# Where data lies and how it is read (the source's fingerprint says what it is); which code computes attention.
+_FREE_FIELDS = (
+    *("data.threads", "data.prefetch", "data.source.path", "data.source.data_dir"),
+    "model.attention_kernel",
+)
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -436,7 +439,7 @@ def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
     )
     lines = []
     for key in sorted(before.keys() | after.keys()):
-        if key in _FREE_DATA or before.get(key) == after.get(key):
+        if key in _FREE_FIELDS or before.get(key) == after.get(key):
             continue
         lines.append(f"{key}: {before.get(key, '(default)')!r} -> {after.get(key, '(default)')!r}")
     return lines

@@ -31,6 +31,14 @@ def test_resolver_gets_names_and_shape_and_is_undone():
     assert constraints() == 0
 
 
+def test_a_sharding_can_be_asked_for():
+    assert axes.resolve(("batch",), (2,)) is None
+    sharding = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)), PartitionSpec("data"))
+    with axes.resolving(lambda names, shape: sharding if (names, shape) == (("batch",), (2,)) else None):
+        assert axes.resolve(("batch",), (2,)) is sharding
+        assert axes.resolve(("batch",), (3,)) is None
+
+
 def test_resolver_may_decline():
     with axes.resolving(lambda names, shape: None):
         assert constraints() == 0

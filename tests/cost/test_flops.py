@@ -2,10 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, PartitionSpec
 
 from vitax.core.errors import UserError
 from vitax.cost import flops, vit_paper
+from vitax.layers.flat_attention import flat_attention
 from vitax.models import vit_sizes
 from vitax.models.vit import ViT
 
@@ -135,3 +139,42 @@ def test_what_nothing_reads_is_not_counted():
     # A round of a scan reads what the last one carried, whether or not the result is read.
     carried = lambda x: jax.lax.scan(lambda c, _: ((c[0] @ x, c[0]), None), (x, x), length=6)[0][1]  # noqa: E731
     assert flops.count(carried, square).macs == 6 * 64
+
+
+def test_kernels_count_each_step_of_their_grid():
+    def kernel(x, y, out):
+        out[...] = x[...] @ y[...]
+
+    def product(x, y):
+        block, whole = pl.BlockSpec((8, 16), lambda i, j: (i, 0)), pl.BlockSpec((16, 8), lambda i, j: (0, j))
+        out = pl.BlockSpec((8, 8), lambda i, j: (i, j))
+        result = jax.ShapeDtypeStruct((24, 32), jnp.float32)
+        return pl.pallas_call(kernel, grid=(3, 4), in_specs=[block, whole], out_specs=out, out_shape=result)(x, y)
+
+    assert flops.count(product, shape(24, 16), shape(16, 32)).macs == 24 * 16 * 32
+    assert flops.count(lambda *a: (product(*a), a[0])[1], shape(24, 16), shape(16, 32)).macs == 0
+
+
+def test_the_pallas_attention_multiplies_what_it_declares():
+    x, one = shape(2, 17, 256), 2 * 4 * 17 * 17 * 64
+    attend = lambda *a: flat_attention(*a, 4)  # noqa: E731
+    assert flops.count(attend, x, x, x).macs == 2 * one
+    both = jax.make_jaxpr(lambda *a: jax.vjp(attend, *a)[1](a[0]))(x, x, x)
+    # Nothing but the inputs is kept, and the result is not read: the backward pass alone.
+    assert flops.count_jaxpr(both).macs == 5 * one
+    calls = [e for e in both.jaxpr.eqns if e.primitive.name == "pallas_call"]
+    assert [int(e.params["cost_estimate"].flops) for e in calls][-1] == 2 * 5 * one
+
+
+def test_both_attention_kernels_have_the_same_model_flops():
+    counts = {name: flops.model_flops(*small(attention_kernel=name)) for name in ("xla", "pallas")}
+    assert counts["pallas"] == counts["xla"]
+
+
+def test_shards_count_as_often_as_there_are_devices():
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "tensor"))
+    spec = PartitionSpec("data")
+    for extra, times in ({}, 2), ({"axis_names": {"data"}}, 1):
+        sharded = jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False, **extra)
+        # Four shards of [2, 3]; with "tensor" manual too, two devices make each product.
+        assert flops.count(jax.jit(sharded), shape(8, 3)).macs == 4 * 2 * 3 * 2 * times

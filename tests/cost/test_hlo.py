@@ -64,6 +64,26 @@ def test_products_bytes_and_cycles_of_a_fusion():
     assert (op.cycles, op.scope) == (77, "jit(step)/dot")
 
 
+KERNEL = (
+    '%k = bf16[197,64]{1,0:T(8,128)(2,1)} custom-call(%a.1), custom_call_target="tpu_custom_call", '
+    'operand_layout_constraints={bf16[197,64]{1,0}}, metadata={op_name="jit(step)/pallas_call"}, '
+    'backend_config={"custom_call_config":{"body":"TUzv","cost_estimate":{"flops":"12345","transcendentals":"7",'
+    '"bytes_accessed":"9"},"needs_layout_passes":true}}'
+)
+
+
+def test_a_hand_written_kernel_has_the_flops_that_it_declares_and_the_bytes_of_its_arrays():
+    text = TEXT.replace("  ROOT %f", f"  {KERNEL}\n  ROOT %f")
+    op = ops(text)["k"]
+    assert (op.kernel, op.flops, op.cycles) == (True, 12345, None)
+    assert op.hbm_bytes == 2 * 2 * 200 * 128
+    silent = ops(text.replace('"cost_estimate":{"flops":"12345","transcendentals":"7","bytes_accessed":"9"},', ""))["k"]
+    assert (silent.kernel, silent.flops) == (True, 0)
+    other = ops(text.replace("tpu_custom_call", "AllocateBuffer"))["k"]
+    assert (other.kernel, other.flops) == (False, 0)
+    assert not ops()["f"].kernel
+
+
 def test_a_loop_counts_as_often_as_it_runs():
     assert ops()["y"].times == 5
     assert ops()["y"].hbm_bytes == 2 * 2 * 4 * 256 * 128

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from vitax.core import tree
 from vitax.core.errors import UserError
+from vitax.layers.flat_attention import interpreting
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.vit import ViT
 
@@ -194,6 +195,23 @@ def test_image_size_tells_arrangements_apart():
         model.apply({"params": params}, images(1, (32, 8)))
 
 
+@pytest.mark.parametrize("how", [{}, {"unroll": False}, {"remat": "full"}, {"remat": "dots", "unroll": False}])
+def test_the_pallas_kernel_changes_nothing(how):
+    fields = {**SMALL, "dropout": 0.2, "stochastic_depth": 0.5}
+    xla, pallas = ViT(**fields), ViT(**fields, **how, attention_kernel="pallas")
+    params, x, rng = init(xla), images(), jax.random.split(jax.random.key(3), 4)
+    one, grads_one = quick(jax.value_and_grad(lambda p: loss(xla, p, x, rng)))(params)
+    with interpreting():
+        text = str(jax.make_jaxpr(lambda p: loss(pallas, p, x, rng))(params))
+        two, grads_two = quick(jax.value_and_grad(lambda p: loss(pallas, p, x, rng)))(params)
+        shown = apply(pallas, params, x, return_attention=True).intermediates
+    assert "flat_attention_forward" in text
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    assert closest(grads_one, grads_two) < 1e-5 * largest(grads_one)
+    for name, weights in apply(xla, params, x, return_attention=True).intermediates.items():
+        np.testing.assert_allclose(shown[name], weights, atol=1e-5)
+
+
 def test_sincos_positions_take_any_size():
     model = ViT(**SMALL | {"pool": "gap"}, position="sincos2d")
     params = init(model)
@@ -208,6 +226,8 @@ def test_sincos_positions_take_any_size():
         ({"pool": "avg"}, "model.pool: expected one of tok, gap, map"),
         ({"remat": "dot"}, 'model.remat.*Did you mean "dots"'),
         ({"norm_after_pool": True}, "only for pool"),
+        ({"attention_kernel": "flash"}, "model.attention_kernel: expected one of xla, pallas"),
+        ({"attention_kernel": "pallas", "attention_dropout": 0.1}, r"cannot take attention_dropout 0\.1"),
     ],
 )
 def test_wrong_fields_are_named(extra, message):

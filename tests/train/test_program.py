@@ -11,6 +11,7 @@ from tests.conftest import tiny_config
 from vitax import recipe
 from vitax.core import metrics, tree
 from vitax.core.errors import UserError
+from vitax.layers.flat_attention import interpreting
 from vitax.parallel.mesh import MeshSpec, build_mesh
 
 
@@ -70,6 +71,17 @@ def test_accumulated_equals_the_whole_batch(tiny, reference, accumulate):
 def test_accumulated_on_a_mesh_equals_one_device(tiny, reference):
     losses, _, _ = run(tiny(optimizer=SGD, accumulate=2), build_mesh(MeshSpec(data=2, fsdp=2, tensor=2)))
     assert [x["loss"] for x in losses] == pytest.approx([x["loss"] for x in reference[0]], rel=1e-5)
+
+
+def test_the_pallas_kernel_on_a_mesh_in_microbatches_equals_one_device(tiny, reference):
+    with interpreting():
+        losses, state, program = run(
+            tiny(optimizer=SGD, accumulate=2, model__attention_kernel="pallas"),
+            build_mesh(MeshSpec(data=2, fsdp=2, tensor=2)),
+        )
+    assert "flat_attention_backward" in str(program.traced.jaxpr)
+    assert [x["loss"] for x in losses] == pytest.approx([x["loss"] for x in reference[0]], rel=1e-5)
+    close(state, reference[1])
 
 
 def test_scanned_and_rematerialised_equal_plain(tiny, reference):

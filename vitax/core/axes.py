@@ -30,6 +30,16 @@ def resolving(resolver: Resolver) -> Iterator[None]:
         _resolver.reset(token)
 
 
+def resolve(names: Sequence[str | None], shape: tuple[int, ...]) -> jax.sharding.Sharding | None:
+    """The sharding of an array, or None where no resolver is set or it declines.
+
+    For what the compiler cannot split by itself, such as a hand-written kernel: a
+    ``NamedSharding`` holds the mesh and the mesh axes of each axis.
+    """
+    resolver = _resolver.get()
+    return None if resolver is None else resolver(names, shape)
+
+
 def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
     """Constrains the sharding of ``x``; one logical name (or None) an axis.
 
@@ -37,8 +47,5 @@ def constrain(x: jax.Array, names: Sequence[str | None]) -> jax.Array:
     """
     if len(names) != x.ndim:
         raise ValueError(f"{len(names)} axis names {tuple(names)} for an array of shape {x.shape}.")
-    resolver = _resolver.get()
-    if resolver is None:
-        return x
-    sharding = resolver(names, x.shape)
+    sharding = resolve(names, x.shape)
     return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)

@@ -41,15 +41,17 @@ def count(fn: Callable[..., Any], *args: Any) -> Flops:
 
     Scans count their body times their length, conditionals their dearest branch,
     ``jit``, remat and custom derivatives their body as often as it stands in the
-    program: rematerialised work in a gradient is counted again. Work whose result
-    nothing reads is not counted.
+    program: rematerialised work in a gradient is counted again. A Pallas kernel counts
+    its body once for each step of its grid, a ``shard_map`` once for each device that
+    runs it. Work whose result nothing reads is not counted.
 
     Args:
       fn: a function that JAX can trace.
       *args: arrays or ``jax.ShapeDtypeStruct`` trees.
 
     Raises:
-      UserError: a ``while`` with a matrix product in it, whose number of rounds is not known.
+      UserError: a ``while`` with a matrix product in it, whose number of rounds is not
+        known, or a kernel with one whose grid is not.
     """
     return count_jaxpr(jax.make_jaxpr(fn)(*args))
 
@@ -117,8 +119,25 @@ def _equation(eqn: Any, reads: Sequence[bool]) -> int:
                 "Use a loop of fixed length (jax.lax.scan, or fori_loop with constant bounds)."
             )
         return total
+    if name == "pallas_call":
+        return _kernel(eqn, sum(map(_walk, bodies)))
+    if name == "shard_map":
+        # Shapes in it are those of one shard; devices that share one each do it all.
+        shards = math.prod(eqn.params["mesh"].shape[axis] for axis in eqn.params["newly_manual_axes"])
+        return shards * sum(_walk(body, reads) for body in bodies)
     counts = [_walk(body, reads if len(body.outvars) == len(reads) else None) for body in bodies]
     return max(counts) if name == "cond" else sum(counts)
+
+
+def _kernel(eqn: Any, step: int) -> int:
+    """A kernel of ``step`` in each step of its grid, every one of which runs: results are written by reference."""
+    grid = eqn.params["grid_mapping"].grid
+    if step and not all(isinstance(n, int) for n in grid):
+        raise UserError(
+            f"cost: the grid {grid} of a Pallas kernel with matrix products is not known before it runs. "
+            "Give it constant bounds."
+        )
+    return math.prod(grid) * step if step else 0
 
 
 def _bodies(params: dict[str, Any]) -> list[Any]:

@@ -54,7 +54,8 @@ class Op:
       name: as in the module.
       opcode: ``fusion``, ``all-reduce``, ``copy`` ...
       scope: where it comes from (the ``op_name`` of its metadata), or "".
-      flops: of the matrix products and convolutions in it, 2 a multiply-accumulate.
+      flops: of the matrix products and convolutions in it, 2 a multiply-accumulate; of a
+        hand-written kernel what its author declares, 0 where that is nothing.
       hbm_bytes: read and written, padded.
       cycles: the TPU compiler's estimate, or None.
       times: how often it runs (its loops' trip counts multiplied).
@@ -62,6 +63,8 @@ class Op:
       payload_bytes: of a collective: the whole array that it reduces or gathers.
       group: devices that take part in one collective together.
       slices: over how many slices a collective's groups reach.
+      kernel: whether it is a hand-written kernel, which the compiler does not look into:
+        it has no cycles, and the compiler's own time takes its declared cost as true.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Op:
     payload_bytes: int = 0
     group: int = 1
     slices: int = 1
+    kernel: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +180,7 @@ class Module:
             payload_bytes=payload,
             group=group,
             slices=slices,
+            kernel=_is_kernel(instruction),
         )
 
     def _bytes_of(self, instruction: _Instruction, operands: Sequence[Shape], results: Sequence[Shape]) -> int:
@@ -215,6 +220,9 @@ class Module:
             shapes = [computation[n].shapes[0] for n in instruction.operands[:2]]
             count = _convolution if instruction.opcode == "convolution" else _dot
             return 2 * count(instruction, shapes[0], shapes[1])
+        if _is_kernel(instruction):
+            declared = re.search(r'"cost_estimate":\{"flops":"(\d+)"', instruction.rest)
+            return int(declared[1]) if declared else 0
         if instruction.opcode not in ("fusion", "map", "custom-call"):
             return 0
         return sum(self._flops_in(called) for called in _called(instruction))
@@ -268,6 +276,10 @@ def _shape(kind: str, dims: str, order: str, tiling: str) -> Shape:
         if i < len(padded):
             padded[i] = -(-padded[i] // t) * t
     return Shape(bits, sizes, math.prod(padded) * bits // 8)
+
+
+def _is_kernel(instruction: _Instruction) -> bool:
+    return instruction.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in instruction.rest
 
 
 def _called(instruction: _Instruction) -> list[str]:

@@ -30,6 +30,8 @@ class Stack:
       itemsize: bytes of an activation: 2 for bfloat16.
       remat: name of the policy.
       scanned: one body in a loop instead of an unrolled stack.
+      flat: attention is a kernel over flat arrays (``layers.flat_attention``): heads
+        side by side pad to nothing, and scores are never in HBM.
     """
 
     examples: int
@@ -42,15 +44,17 @@ class Stack:
     itemsize: int
     remat: str
     scanned: bool
+    flat: bool = False
 
     def _arrays(self) -> dict[str, int]:
         """Bytes of one example's arrays in one block, padded to tiles of 8 x 128."""
         t8, t128 = _up(self.tokens, 8), _up(self.tokens, 128)
+        heads = self.num_heads * self.head_dim
         per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
         return {
             "stream": t8 * self.width * self.itemsize,
-            "head": self.num_heads * per_head * self.itemsize,
-            "scores": self.num_heads * t8 * t128 * self.itemsize,
+            "head": (t8 * _up(heads, 128) if self.flat else self.num_heads * per_head) * self.itemsize,
+            "scores": 0 if self.flat else self.num_heads * t8 * t128 * self.itemsize,
             "hidden": t8 * self.mlp_dim * self.itemsize,
         }
 

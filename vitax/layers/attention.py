@@ -1,6 +1,6 @@
 """Multi-head attention."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from vitax.core.axes import constrain
+from vitax.core.errors import UserError
 from vitax.layers.dropout import dropout
+from vitax.layers.flat_attention import flat_attention_on_mesh
 from vitax.layers.linear import Linear
 
 Array = jax.Array
@@ -144,6 +146,9 @@ class Attention(nn.Module):
       num_heads: N; divides the width.
       dropout: rate on the attention weights.
       dtype: compute dtype, also of scores and weights.
+      kernel: ``xla``, or ``pallas``: a kernel for TPUs that keeps scores out of HBM
+        (``layers.flat_attention``), without masks or dropout on the weights. Calls
+        that want the weights take the xla form: the kernel never has them.
 
     Reference: Vaswani et al., arXiv:1706.03762, section 3.2.
     """
@@ -151,6 +156,7 @@ class Attention(nn.Module):
     num_heads: int
     dropout: float = 0.0
     dtype: Any = "float32"
+    kernel: Literal["xla", "pallas"] = "xla"
 
     @nn.compact
     def __call__(
@@ -173,14 +179,33 @@ class Attention(nn.Module):
 
         Returns:
           [B, T, D], and weights float32 [B, N, T, S] or None.
+
+        Raises:
+          UserError: a mask or dropout with ``pallas``, or where that kernel cannot run.
         """
         width = queries.shape[-1]
         shape = (self.num_heads, width // self.num_heads)
         axes = ("embed", "heads", "head_dim")
-        q = Linear(shape, axes, self.dtype, name="query")(queries)
-        k = Linear(shape, axes, self.dtype, name="key")(memory)
-        v = Linear(shape, axes, self.dtype, name="value")(memory)
-        q, k, v = (constrain(a, ("batch", "tokens", "heads", "head_dim")) for a in (q, k, v))
-        y, weights = attend(q, k, v, mask=mask, dropout_rate=self.dropout, rng=rng, return_weights=return_weights)
-        y = Linear((width,), ("heads", "head_dim", "embed"), self.dtype, name="out")(y)
+        flat = self.kernel == "pallas"
+        q = Linear(shape, axes, self.dtype, flat=flat, name="query")(queries)
+        k = Linear(shape, axes, self.dtype, flat=flat, name="key")(memory)
+        v = Linear(shape, axes, self.dtype, flat=flat, name="value")(memory)
+        if flat:
+            self._check_flat(mask)
+        if flat and not return_weights:
+            q, k, v = (a.reshape(*a.shape[:2], width) for a in (q, k, v))
+            y, weights = flat_attention_on_mesh(q, k, v, self.num_heads).reshape(*q.shape[:2], *shape), None
+        else:
+            q, k, v = (constrain(a, ("batch", "tokens", "heads", "head_dim")) for a in (q, k, v))
+            y, weights = attend(q, k, v, mask=mask, dropout_rate=self.dropout, rng=rng, return_weights=return_weights)
+        y = Linear((width,), ("heads", "head_dim", "embed"), self.dtype, flat=flat, name="out")(y)
         return constrain(y, ("batch", "tokens", "embed")), weights
+
+    def _check_flat(self, mask: Array | None) -> None:
+        """Whatever the call wants, so that inspection and training agree on what is valid."""
+        what = "a mask" if mask is not None else f"attention_dropout {self.dropout}" if self.dropout else None
+        if what:
+            raise UserError(
+                f'model.attention_kernel: "pallas" attends from every token to every token, and cannot take {what}. '
+                'Leave it out, or set model.attention_kernel to "xla".'
+            )

@@ -61,6 +61,7 @@ class Block(nn.Module):
       gelu: as in ``Mlp``.
       norm_eps: epsilon of both norms.
       dtype: compute dtype, also of the residual stream.
+      attention_kernel: ``kernel`` of ``Attention``.
 
     Reference: ViT, arXiv:2010.11929, equations 2 and 3. LayerScale: arXiv:2103.17239.
     """
@@ -73,6 +74,7 @@ class Block(nn.Module):
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     dtype: Any = "float32"
+    attention_kernel: Literal["xla", "pallas"] = "xla"
 
     @nn.compact
     def __call__(
@@ -100,9 +102,10 @@ class Block(nn.Module):
         # shard the width and keep the whole batch on every device.
         x = constrain(x, ("batch", "tokens", "embed"))
         y = LayerNorm(self.norm_eps, self.dtype, name="norm_1")(x)
-        y, weights = Attention(self.num_heads, self.attention_dropout, self.dtype, name="attention")(
-            y, y, mask=mask, rng=fold(rng, ATTENTION), return_weights=return_weights
+        attention = Attention(
+            self.num_heads, self.attention_dropout, self.dtype, self.attention_kernel, name="attention"
         )
+        y, weights = attention(y, y, mask=mask, rng=fold(rng, ATTENTION), return_weights=return_weights)
         y = dropout(y, self.dropout, rng, AFTER_ATTENTION)
         x = x + drop_branch(self._scaled(y, "layer_scale_1"), keep, rng, BRANCH_1)
         y = LayerNorm(self.norm_eps, self.dtype, name="norm_2")(x)

@@ -105,6 +105,9 @@ class ViT(nn.Module):
       norm_eps: epsilon of all layer norms.
       dtype: compute dtype, also of the residual stream; parameters and logits are
         float32 in any case.
+      attention_kernel: ``xla``, or ``pallas`` in the encoder's blocks: a fused kernel for
+        TPUs (``layers.flat_attention``); the same parameters, and results within
+        rounding. No ``attention_dropout`` with it.
       remat: what the forward pass keeps, a name of ``layers.remat.REMAT_POLICIES``.
       unroll: a Python loop over the blocks instead of a scan; no change to
         parameters or results.
@@ -137,6 +140,7 @@ class ViT(nn.Module):
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention_kernel: Literal["xla", "pallas"] = "xla"
     remat: RematName = "none"
     unroll: bool = True
     image_size: int | tuple[int, int] | None = None
@@ -148,6 +152,7 @@ class ViT(nn.Module):
             ("pool", self.pool, ("tok", "gap", "map")),
             ("position", self.position, ("learned", "sincos2d")),
             ("gelu", self.gelu, ("tanh", "erf")),
+            ("attention_kernel", self.attention_kernel, ("xla", "pallas")),
         ):
             if value not in valid:
                 raise UserError(f'model.{name}: expected one of {", ".join(valid)}, got "{value}".')
@@ -164,6 +169,7 @@ class ViT(nn.Module):
             gelu=self.gelu,
             norm_eps=self.norm_eps,
             dtype=self.dtype,
+            attention_kernel=self.attention_kernel,
         )
         self.embedding = PatchEmbedding(self.width, _pair(self.patch_size), self.dtype)
         if self.pool == "tok":
