@@ -15,6 +15,7 @@ from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, 
 
 VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
+    "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
     "predict": "classify image files with a checkpoint",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("train", "plan"):
         add[name].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
     add["train"].add_argument("--workdir", required=True, type=Path, help="where everything is left")
+    _add_finetune(add["finetune"])
     for name in ("eval", "predict"):
         add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
     add["predict"].add_argument("images", nargs="+", type=Path, metavar="IMAGE")
@@ -86,18 +88,79 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Fine-tune a checkpoint on your own JPEG, PNG or WebP images. Classes, a validation split, image size and "
+        "pixel scaling, learning rate, batch and length are inferred and printed as the recipe that is run, with the "
+        "reason for each; --config.PATH=VALUE changes any. The same command goes on where it stopped."
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR|CSV",
+        help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"
+    )
+    parser.add_argument("--workdir", type=Path, help="where everything is left")
+    parser.add_argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val")
+    parser.add_argument(
+        "--val-fraction", type=float, metavar="F", help="of each class to hold out (default 0.2 of few images, 0.1)"
+    )
+    parser.add_argument("--no-flip", action="store_true", help="do not mirror images: text, digits, left and right")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files that cannot be used instead of stopping"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check the data, print the recipe as JSON, and stop")
+
+
+def _finetune(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.workdir is None and not args.dry_run:
+        raise UserError("finetune: --workdir DIR is missing: where to leave the run (or --dry-run to see the recipe).")
+    from vitax import finetune
+
+    request = finetune.Request(
+        data=args.data,
+        checkpoint=args.checkpoint,
+        val=args.val,
+        val_fraction=args.val_fraction,
+        flip=not args.no_flip,
+        skip_unreadable=args.skip_unreadable,
+        overrides=tuple(rest),
+    )
+    checked = finetune.make_recipe(request, args.workdir)
+    if args.dry_run:
+        print(json.dumps(checked.config, indent=1))
+        return EXIT_DONE
+    code = _run(checked, args.workdir, _finetune_command(args), rest)
+    if code == EXIT_DONE:
+        print(f"Classify images: vitax predict --checkpoint {shlex.quote(str(args.workdir))} IMAGES", file=sys.stderr)
+    return code
+
+
+def _finetune_command(args: argparse.Namespace) -> list[str]:
+    command = ["finetune", "--data", args.data, "--checkpoint", args.checkpoint]
+    command += ["--val", args.val] if args.val else []
+    command += ["--val-fraction", str(args.val_fraction)] if args.val_fraction else []
+    return command + ["--no-flip"] * args.no_flip + ["--skip-unreadable"] * args.skip_unreadable
+
+
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import recipe
 
-    checked = recipe.load(args.config, rest)
+    return _run(recipe.load(args.config, rest), args.workdir, ["train", "--config", args.config], rest)
+
+
+def _run(checked: Any, workdir: Path, command: list[str], rest: Sequence[str]) -> int:
     from vitax import report, run
 
-    code = run.train(checked, args.workdir)
+    code = run.train(checked, workdir)
     if code == EXIT_DONE:
-        report.write_after_run(args.workdir)
+        report.write_after_run(workdir)
     else:
-        command = ["vitax", "train", "--config", args.config, "--workdir", str(args.workdir), *rest]
-        print(f"Saved. To go on: {shlex.join(command)}", file=sys.stderr)
+        again = shlex.join(["vitax", *command, "--workdir", str(workdir), *rest])
+        print(f"Saved. To go on: {again}", file=sys.stderr)
     return code
 
 
@@ -200,6 +263,7 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
 
 COMMANDS = {
     "train": _train,
+    "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
     "quickstart": _quickstart,
