@@ -1,6 +1,7 @@
 """The verbs: parse, call, nothing more."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
-    "predict": "classify image files with a checkpoint",
+    "predict": "classify image files and folders with a checkpoint; features and attention too",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce",
     "models": "list the published models: parameters, GMACs, tokens",
@@ -64,8 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_finetune(add["finetune"])
     for name in ("eval", "predict"):
         add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
-    add["predict"].add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    add["predict"].add_argument("--topk", type=int, default=5)
+    _add_predict(add["predict"])
     add["quickstart"].add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
     add["quickstart"].add_argument("--seeds", type=int, default=3, help="runs of each kind (default 3)")
     add["models"].add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
@@ -113,6 +113,27 @@ def _add_finetune(parser: argparse.ArgumentParser) -> None:
         "--skip-unreadable", action="store_true", help="leave out files that cannot be used instead of stopping"
     )
     parser.add_argument("--dry-run", action="store_true", help="check the data, print the recipe as JSON, and stop")
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Classify images with a checkpoint, prepared as its recipe prepares them to evaluate. Results come in the "
+        "order of the files; those that cannot be read are named on stderr, and the exit code is then 1."
+    )
+    parser.add_argument("images", nargs="+", metavar="FILE|DIR|GLOB", help="DIR: all images in it; quote a GLOB")
+    parser.add_argument("--topk", type=int, default=5, help="guesses for each image (default 5)")
+    parser.add_argument("--format", metavar="F", help="text, json, jsonl or csv (default: by --output, else text)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of on stdout")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE.npz",
+        help="write files and float32 features [N, D], as the head sees them",
+    )
+    parser.add_argument(
+        "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
+    )
 
 
 def _finetune(args: argparse.Namespace, rest: list[str]) -> int:
@@ -173,14 +194,43 @@ def _eval(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
-    from vitax import infer
+    for option, number in (("--topk", args.topk), ("--batch-size", args.batch_size)):
+        if number < 1:
+            raise UserError(f"{option} {number}: expected at least 1.")
+    from vitax import predict
 
-    result = infer.predict(args.checkpoint, args.images, args.topk, rest)
-    lines = [
-        f"{row['file']}: " + ", ".join(f"{k['label']} {k['probability']:.3f}" for k in row["topk"]) for row in result
-    ]
-    _print(args, result, lines)
-    return EXIT_DONE
+    form = predict.chosen_format(args.format, args.json, args.output)
+    predict.check_target("--output", args.output)
+    predict.check_target("--features", args.features, (".npz",))
+    predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
+    files = predict.expand(args.images)
+    predictor = predict.Predictor.load(args.checkpoint, rest)
+    maps = None
+    if args.attention:
+        from vitax import attention_map
+
+        maps = attention_map.make_maps(predictor)
+    rows, features = [], []
+    with args.output.open("w", newline="") if args.output else contextlib.nullcontext(sys.stdout) as stream:
+        writer = predict.Writer(stream, form)
+        for file, probabilities, feature in predictor.classify(files, args.batch_size):
+            if feature is None:
+                print(f"vitax: {probabilities}", file=sys.stderr)
+                continue
+            rows.append(predictor.row(file, probabilities, args.topk))
+            writer.write(rows[-1])
+            features += [feature] if args.features else []
+        writer.close()
+    if args.features and rows:
+        predict.save_features(args.features, [row["file"] for row in rows], features)
+    if maps is not None and rows:
+        drawn = attention_map.draw(args.attention, predictor, maps, rows)
+        if drawn < len(rows):
+            print(f"{args.attention} shows the first {drawn} of {len(rows)} images.", file=sys.stderr)
+    if len(rows) == len(files):
+        return EXIT_DONE
+    print(f"{len(files) - len(rows)} of {len(files)} files could not be classified.", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
