@@ -17,7 +17,18 @@ BELOW = {
     "train": {"core", "parallel", "optim", "data", "checkpoint", "cost"},
     "evaluators": {"core", "parallel", "data", "objectives", "train"},
     # A page over everything below the verbs.
-    "report": {"core", "data", "train", "evaluators", "recipe", "bill", "config_files", "infer", "inspection"},
+    "report": {
+        "core",
+        "data",
+        "train",
+        "evaluators",
+        "recipe",
+        "bill",
+        "config_files",
+        "infer",
+        "inspection",
+        "attention_map",
+    },
 }
 
 

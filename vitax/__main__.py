@@ -1,30 +1,66 @@
 """The verbs: parse, call, nothing more."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vitax.arguments import OPTIONS, parser
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
 
 
+def _finetune(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.workdir is None and not args.dry_run:
+        raise UserError("finetune: --workdir DIR is missing: where to leave the run (or --dry-run to see the recipe).")
+    from vitax import finetune
+
+    request = finetune.Request(
+        data=args.data,
+        checkpoint=args.checkpoint,
+        val=args.val,
+        val_fraction=args.val_fraction,
+        flip=not args.no_flip,
+        skip_unreadable=args.skip_unreadable,
+        overrides=tuple(rest),
+    )
+    checked = finetune.make_recipe(request, args.workdir)
+    if args.dry_run:
+        print(json.dumps(checked.config, indent=1))
+        return EXIT_DONE
+    code = _run(checked, args.workdir, _finetune_command(args), rest)
+    if code == EXIT_DONE:
+        print(f"Classify images: vitax predict --checkpoint {shlex.quote(str(args.workdir))} IMAGES", file=sys.stderr)
+    return code
+
+
+def _finetune_command(args: argparse.Namespace) -> list[str]:
+    command = ["finetune", "--data", args.data, "--checkpoint", args.checkpoint]
+    command += ["--val", args.val] if args.val else []
+    command += ["--val-fraction", str(args.val_fraction)] if args.val_fraction else []
+    return command + ["--no-flip"] * args.no_flip + ["--skip-unreadable"] * args.skip_unreadable
+
+
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import recipe
 
-    checked = recipe.load(args.config, rest)
+    return _run(recipe.load(args.config, rest), args.workdir, ["train", "--config", args.config], rest)
+
+
+def _run(checked: Any, workdir: Path, command: list[str], rest: Sequence[str]) -> int:
     from vitax import report, run
 
-    code = run.train(checked, args.workdir)
+    code = run.train(checked, workdir)
     if code == EXIT_DONE:
-        report.write_after_run(args.workdir)
+        report.write_after_run(workdir)
     else:
-        command = ["vitax", "train", "--config", args.config, "--workdir", str(args.workdir), *rest]
-        print(f"Saved. To go on: {shlex.join(command)}", file=sys.stderr)
+        again = shlex.join(["vitax", *command, "--workdir", str(workdir), *rest])
+        print(f"Saved. To go on: {again}", file=sys.stderr)
     return code
 
 
@@ -37,14 +73,43 @@ def _eval(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
-    from vitax import infer
+    for option, number in (("--topk", args.topk), ("--batch-size", args.batch_size)):
+        if number < 1:
+            raise UserError(f"{option} {number}: expected at least 1.")
+    from vitax import predict
 
-    result = infer.predict(args.checkpoint, args.images, args.topk, rest)
-    lines = [
-        f"{row['file']}: " + ", ".join(f"{k['label']} {k['probability']:.3f}" for k in row["topk"]) for row in result
-    ]
-    _print(args, result, lines)
-    return EXIT_DONE
+    form = predict.chosen_format(args.format, args.json, args.output)
+    predict.check_target("--output", args.output)
+    predict.check_target("--features", args.features, (".npz",))
+    predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
+    files = predict.expand(args.images)
+    predictor = predict.Predictor.load(args.checkpoint, rest)
+    maps = None
+    if args.attention:
+        from vitax import attention_map
+
+        maps = attention_map.make_maps(predictor)
+    rows, features = [], []
+    with args.output.open("w", newline="") if args.output else contextlib.nullcontext(sys.stdout) as stream:
+        writer = predict.Writer(stream, form)
+        for file, probabilities, feature in predictor.classify(files, args.batch_size):
+            if feature is None:
+                print(f"vitax: {probabilities}", file=sys.stderr)
+                continue
+            rows.append(predictor.row(file, probabilities, args.topk))
+            writer.write(rows[-1])
+            features += [feature] if args.features else []
+        writer.close()
+    if args.features and rows:
+        predict.save_features(args.features, [row["file"] for row in rows], features)
+    if maps is not None and rows:
+        drawn = attention_map.draw(args.attention, predictor, maps, rows)
+        if drawn < len(rows):
+            print(f"{args.attention} shows the first {drawn} of {len(rows)} images.", file=sys.stderr)
+    if len(rows) == len(files):
+        return EXIT_DONE
+    print(f"{len(files) - len(rows)} of {len(files)} files could not be classified.", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
@@ -180,6 +245,7 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
 
 COMMANDS = {
     "train": _train,
+    "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
     "quickstart": _quickstart,

@@ -11,8 +11,9 @@ from vitax.core.errors import UserError, suggest
 
 VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
+    "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
-    "predict": "classify image files with a checkpoint",
+    "predict": "classify image files and folders with a checkpoint; features and attention too",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
@@ -56,12 +57,43 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _CONFIG,
         _argument("--workdir", required=True, type=Path, help="where everything is left"),
     ),
+    "finetune": (
+        _argument(
+            "--data",
+            required=True,
+            metavar="DIR|CSV",
+            help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
+        ),
+        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"),
+        _argument("--workdir", type=Path, help="where everything is left"),
+        _argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val"),
+        _argument(
+            "--val-fraction", type=float, metavar="F", help="of each class to hold out (default 0.2 of few images, 0.1)"
+        ),
+        _argument("--no-flip", action="store_true", help="do not mirror images: text, digits, left and right"),
+        _argument(
+            "--skip-unreadable", action="store_true", help="leave out files that cannot be used instead of stopping"
+        ),
+        _argument("--dry-run", action="store_true", help="check the data, print the recipe as JSON, and stop"),
+    ),
     "eval": (_JSON, _CHECKPOINT),
     "predict": (
         _JSON,
         _CHECKPOINT,
-        _argument("images", nargs="+", type=Path, metavar="IMAGE"),
-        _argument("--topk", type=int, default=5),
+        _argument("images", nargs="+", metavar="FILE|DIR|GLOB", help="DIR: all images in it; quote a GLOB"),
+        _argument("--topk", type=int, default=5, help="guesses for each image (default 5)"),
+        _argument("--format", metavar="F", help="text, json, jsonl or csv (default: by --output, else text)"),
+        _argument("--output", type=Path, metavar="FILE", help="write there instead of on stdout"),
+        _argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)"),
+        _argument(
+            "--features",
+            type=Path,
+            metavar="FILE.npz",
+            help="write files and float32 features [N, D], as the head sees them",
+        ),
+        _argument(
+            "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
+        ),
     ),
     "quickstart": (
         _JSON,

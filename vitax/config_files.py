@@ -5,6 +5,7 @@ Plain data only: nothing is built and JAX is not imported here.
 
 import ast
 import importlib.util
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,10 +32,10 @@ def names() -> list[str]:
 
 
 def split(spec: str) -> tuple[str, str | None]:
-    """``"configs/vit_jft.py:L/16"`` -> ``("configs/vit_jft.py", "L/16")``; also bare names."""
-    match = re.fullmatch(r"(.*\.py)(?::(.*))?", spec) or re.fullmatch(r"([^:]*)(?::(.*))?", spec)
+    """``"configs/vit_jft.py:L/16"`` -> ``("configs/vit_jft.py", "L/16")``; also bare names and ``DIR/recipe.json``."""
+    match = re.fullmatch(r"(.*\.(?:py|json))(?::(.*))?", spec) or re.fullmatch(r"([^:]*)(?::(.*))?", spec)
     if match is None:
-        raise UserError(f"--config {spec}: expected NAME, NAME:VARIANT or PATH.py:VARIANT.")
+        raise UserError(f"--config {spec}: expected NAME, NAME:VARIANT, PATH.py:VARIANT or PATH.json.")
     return match.group(1), match.group(2)
 
 
@@ -72,6 +73,11 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     clears the file's. Elements of tuples are reached by number (``data.ops.1.size``).
     """
     name, variant = split(spec)
+    if name.endswith(".json"):
+        plain = _saved(name, variant)
+        for key, text in parse_overrides(overrides, plain):
+            override(plain, key, text)
+        return ConfigDict(plain)
     loaded = module(name)
     config = loaded.get_config() if variant is None else loaded.get_config(variant)
     if not isinstance(config, ConfigDict):
@@ -80,6 +86,31 @@ def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
     for key, text in parse_overrides(overrides, plain):
         override(plain, key, text)
     return ConfigDict(plain)
+
+
+def _saved(name: str, variant: str | None) -> dict[str, Any]:
+    """A resolved recipe: ``recipe.json`` of a workdir, or what ``vitax finetune --dry-run`` prints."""
+    path = Path(name).expanduser()
+    if variant is not None:
+        raise UserError(
+            f"--config {name}:{variant}: a JSON recipe has no variants; change fields by --config.PATH=VALUE."
+        )
+    try:
+        plain = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--config {name}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"--config {name}: is not valid JSON ({error}).") from error
+    if not isinstance(plain, dict):
+        raise UserError(f"--config {name}: expected an object with the parts of a recipe, got {type(plain).__name__}.")
+    return _with_tuples(plain)
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON knows lists alone; recipes hold tuples, which overrides reach into."""
+    if isinstance(value, dict):
+        return {k: _with_tuples(v) for k, v in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def parse_overrides(arguments: Sequence[str], plain: dict[str, Any] | None = None) -> list[tuple[str, str]]:

@@ -1,46 +1,12 @@
-"""What a ViT learned, as arrays to draw: attention, filters, positions. NumPy alone.
+"""What a ViT learned, as arrays to draw: how far heads look, filters, positions. NumPy alone.
 
-Reference: ViT, arXiv:2010.11929, figures 6 (attention), 7 (filters, positions, distance)
-and 11 (distance by head).
+Where it looks is in ``vitax.attention_map``.
+
+Reference: ViT, arXiv:2010.11929, figures 7 (filters, positions, distance) and 11 (distance
+by head).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-
-
-def token_attention(weights: np.ndarray, grid: tuple[int, int], front: int) -> np.ndarray:
-    """How much each patch is looked at by the token that is classified.
-
-    Args:
-      weights: float [T, T], queries by keys: one block's, averaged over heads, or a rollout.
-      grid: (rows, columns) of patches, the last tokens.
-      front: tokens before them; with none, the mean over all queries (pooling by mean).
-
-    Returns:
-      float [rows, columns].
-    """
-    row = weights[0] if front else weights.mean(0)
-    return row[front:].reshape(grid)
-
-
-def rollout(weights: Sequence[np.ndarray]) -> np.ndarray:
-    """Attention followed through all blocks, residual connections counted as attending to oneself.
-
-    Args:
-      weights: of each block, float [N, T, T].
-
-    Returns:
-      float [T, T]; each row sums to 1.
-
-    Reference: Abnar and Zuidema, arXiv:2005.00928, section 3; heads are averaged, as in
-    ViT's figure 6.
-    """
-    total = np.eye(weights[0].shape[-1])
-    for block in weights:
-        mixed = 0.5 * block.astype(np.float64).mean(0) + 0.5 * np.eye(block.shape[-1])
-        total = mixed / mixed.sum(-1, keepdims=True) @ total
-    return total
 
 
 def attention_distance(weights: np.ndarray, grid: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:

@@ -276,4 +276,4 @@ def test_constructing_reads_nothing():
     Folder("/nowhere")
     Idx("/nowhere", "/nowhere")
     Tfds("no_such_set")
-    assert set(SOURCES) == {"embedded", "folder", "idx", "synthetic", "tfds"}
+    assert set(SOURCES) == {"embedded", "folder", "idx", "labelled", "synthetic", "tfds"}

@@ -27,6 +27,7 @@ import numpy as np
 from vitax.core.errors import UserError
 from vitax.data import order, splits
 from vitax.data.folder import Folder
+from vitax.data.labelled import Labelled
 from vitax.data.records import Tfds
 
 FASHION_CLASSES = (
@@ -265,6 +266,7 @@ SOURCES: dict[str, Any] = {
     "embedded": Embedded,
     "folder": Folder,
     "idx": Idx,
+    "labelled": Labelled,
     "synthetic": Synthetic,
     "tfds": Tfds,
 }

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitax.core import axes, metrics
 from vitax.core.metrics import Mean
-from vitax.core.types import Batch, TrainState
+from vitax.core.types import Batch, ModelOutput, TrainState
 from vitax.data.pipeline import Pipeline
 from vitax.objectives import losses
 from vitax.train.program import Program
@@ -64,17 +64,28 @@ def _fitting(program: Program, batch_size: int) -> int:
     return -(-batch_size // ways) * ways
 
 
-def make_predict(program: Program) -> Callable[[Any, Any, Batch], jax.Array]:
-    """(params, mutables, raw batch) -> float32 logits [B, classes], jitted on the program's mesh."""
+def make_forward(program: Program, pick: Callable[[ModelOutput], Any], **options: Any) -> Callable[..., Any]:
+    """(params, mutables, raw batch) -> ``pick`` of the model's output, jitted on the program's mesh.
+
+    Args:
+      program: whose objective and mesh.
+      pick: of the output; what it leaves is not computed.
+      **options: of the model's call, such as ``return_attention``.
+    """
 
     @jax.jit
-    def predict(params: Any, mutables: Any, batch: Batch) -> jax.Array:
+    def forward(params: Any, mutables: Any, batch: Batch) -> Any:
         objective: Any = program.objective
         with axes.resolving(program.rules.resolver(program.mesh)):
             prepared = objective.prepare(batch, jax.random.key(0), train=False)
-            return objective.forward({"params": params, **mutables}, prepared).logits
+            return pick(objective.forward({"params": params, **mutables}, prepared, **options))
 
-    return predict
+    return forward
+
+
+def make_predict(program: Program) -> Callable[[Any, Any, Batch], jax.Array]:
+    """(params, mutables, raw batch) -> float32 logits [B, classes], jitted on the program's mesh."""
+    return make_forward(program, lambda output: output.logits)
 
 
 def make_measure(program: Program, topk: int) -> Callable[[jax.Array, Batch], dict[str, Mean]]:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitax import inspection
+from vitax import attention_map, inspection
 from vitax.core import axes, tree
 from vitax.core.types import TrainState
 from vitax.recipe import Recipe
@@ -36,10 +36,9 @@ def sections(
         return
     grid = model.grid(recipe.data.size)
     params = dict(tree.named_leaves(state.params))
-    front = int(model.pool == "tok") + model.num_registers
     weights = _attention(recipe, program, state, images)
     if weights is not None:
-        yield "Attention", _maps(weights, images, grid, front, figures)
+        yield "Attention", _maps(weights, images, grid, model.pool, figures)
         patch = tuple(s // g for s, g in zip(recipe.data.size, grid))
         yield "Attention distance", _distances(weights, grid, patch, figures)
     yield "Patch filters", _filters(np.asarray(params["embedding/kernel"]), figures)
@@ -75,24 +74,22 @@ def _attention(recipe: Recipe, program: Program, state: TrainState, images: np.n
     return [found[name][:count] for name in sorted(found)]
 
 
-def _maps(weights: list[np.ndarray], images: np.ndarray, grid: tuple[int, int], front: int, figures: Path) -> str:
+def _maps(weights: list[np.ndarray], images: np.ndarray, grid: tuple[int, int], pool: str, figures: Path) -> str:
     count = min(_SHOWN, len(weights[0]))
+    named: dict[str, Any] = {f"attention_{i:02d}": block[:count] for i, block in enumerate(weights)}
+    last, through = (np.asarray(m).reshape(-1, *grid) for m in attention_map.maps_of(named, pool, grid[0] * grid[1]))
     drawn = page.new_figure(1.75 * count, 5.4)
     lines = drawn.subplots(3, count, squeeze=False)
     for i in range(count):
         image = page.pixels(images[i])
-        last = inspection.token_attention(weights[-1][i].mean(0), grid, front)
-        through = inspection.token_attention(inspection.rollout([w[i] for w in weights]), grid, front)
-        for axis, seen in zip(lines[:, i], (None, last, through)):
+        for axis, seen in zip(lines[:, i], (None, last[i], through[i])):
             axis.axis("off")
             axis.imshow(image, cmap="gray")
             if seen is not None:
-                height, width = image.shape[:2]
-                scaled = seen / max(float(seen.max()), 1e-12)
-                axis.imshow(scaled, cmap="inferno", alpha=0.55, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+                axis.imshow(attention_map.overlay(seen, image.shape[:2]), cmap="inferno", alpha=0.55)
     for axis, text in zip(lines[:, 0], ("image", "last block", "rollout")):
         axis.set_title(text, fontsize=9, loc="left")
-    who = "the class token" if front else "the mean over tokens"
+    who = "the class token" if pool == "tok" else "the mean over tokens"
     note = f"Where {who} attends: the last block, heads averaged, and rollout through all blocks (ViT, figure 6)."
     return page.figure(drawn, figures / "attention.png", "Attention on sample images", note)
 

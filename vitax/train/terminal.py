@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -100,3 +100,22 @@ class Bar:
     def close(self) -> None:
         if self._live:
             self._live.stop()
+
+
+def counting(what: str, total: int) -> Callable[[int], None]:
+    """Progress of work on many files: a line every few seconds, none where it is quick.
+
+    Returns:
+      A function to call with the number done so far.
+    """
+    begun = said = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said > 3.0 and done < total:
+            said = now
+            left = (now - begun) / done * (total - done)
+            console().print(f"{what}: {done:,} of {total:,}, {left:.0f} s left")
+
+    return told
