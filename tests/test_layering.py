@@ -16,6 +16,8 @@ BELOW = {
     "objectives": {"core", "layers", "models"},
     "train": {"core", "parallel", "optim", "data", "checkpoint", "cost"},
     "evaluators": {"core", "parallel", "data", "objectives", "train"},
+    # Beside plan: it asks recipe and plan before it starts anything.
+    "launch": {"core", "cost", "parallel", "train", "config_files", "estimate", "plan", "recipe"},
 }
 
 

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 import vitax
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
+from vitax.launch.settings import KINDS as LAUNCH_KINDS
+from vitax.launch.settings import add_arguments as add_launch_arguments
 
 VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
@@ -23,6 +25,7 @@ VERBS = {
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir",
+    "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
 }
 
 
@@ -31,7 +34,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         words = message.split("'")
-        if "invalid choice" in message and len(words) > 1:
+        if message.startswith("argument tpu-vm|") and len(words) > 1:
+            message = (
+                f'unknown launcher "{words[1]}".{suggest(words[1], LAUNCH_KINDS)} Launchers: {", ".join(LAUNCH_KINDS)}.'
+            )
+        elif "invalid choice" in message and len(words) > 1:
             message = f'unknown verb "{words[1]}".{suggest(words[1], VERBS)} Verbs: {", ".join(VERBS)}.'
         elif "required: VERB" in message:
             message = f"a verb is missing. Verbs: {', '.join(VERBS)}."
@@ -83,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add["plan"].add_argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll")
     add["plan"].add_argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds")
     add["report"].add_argument("--workdir", required=True, type=Path)
+    add_launch_arguments(add["launch"])
     return parser
 
 
@@ -198,6 +206,15 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _launch(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax.launch import settings
+
+    asked = settings.read(args, rest)
+    from vitax.launch.launchers import LAUNCHERS
+
+    return LAUNCHERS[asked.kind](asked)
+
+
 COMMANDS = {
     "train": _train,
     "eval": _eval,
@@ -208,6 +225,7 @@ COMMANDS = {
     "cost": _cost,
     "plan": _plan,
     "report": _report,
+    "launch": _launch,
 }
 
 
