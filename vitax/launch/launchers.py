@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
-from vitax.launch import local
+from vitax.launch import local, tpu
 from vitax.launch.settings import Settings
 
 LAUNCHERS: dict[str, Callable[[Settings], int]] = {
+    "tpu-vm": tpu.launch,
+    "queued": tpu.launch,
     "local": local.launch,
 }
