@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from vitax.launch import local, tpu
+from vitax.launch import local, slurm, tpu
 from vitax.launch.settings import Settings
 
 LAUNCHERS: dict[str, Callable[[Settings], int]] = {
     "tpu-vm": tpu.launch,
     "queued": tpu.launch,
+    "slurm": slurm.launch,
     "local": local.launch,
 }
