@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import vitax
+from vitax.core import paths
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
 from vitax.launch.settings import KINDS as LAUNCH_KINDS
 from vitax.launch.settings import add_arguments as add_launch_arguments
@@ -66,16 +67,16 @@ def _parser() -> argparse.ArgumentParser:
             add[name].add_argument("--json", action="store_true", help="print one JSON value on stdout")
     for name in ("train", "plan"):
         add[name].add_argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
-    add["train"].add_argument("--workdir", required=True, type=Path, help="where everything is left")
+    add["train"].add_argument("--workdir", required=True, type=paths.parse, help="where everything is left")
     for name in ("eval", "predict"):
         add[name].add_argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
     add["predict"].add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     add["predict"].add_argument("--topk", type=int, default=5)
-    add["quickstart"].add_argument("--workdir", type=Path, default=Path("runs/quickstart"))
+    add["quickstart"].add_argument("--workdir", type=paths.parse, default=Path("runs/quickstart"))
     add["quickstart"].add_argument("--seeds", type=int, default=3, help="runs of each kind (default 3)")
     add["models"].add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
     add["recipes"].add_argument("pattern", nargs="?", default="*", help="shell pattern")
-    add["cost"].add_argument("--workdir", type=Path, help="of a run: what it has cost so far")
+    add["cost"].add_argument("--workdir", type=paths.parse, help="of a run: what it has cost so far")
     add["cost"].add_argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again")
     add["cost"].add_argument(
         "--usd-per-hour",
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add["plan"].add_argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4")
     add["plan"].add_argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll")
     add["plan"].add_argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds")
-    add["report"].add_argument("--workdir", required=True, type=Path)
+    add["report"].add_argument("--workdir", required=True, type=paths.parse)
     add_launch_arguments(add["launch"])
     return parser
 

@@ -10,6 +10,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from vitax.core import paths
+
 NAME = "files.json"
 
 
@@ -23,7 +25,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Seals a finished checkpoint folder."""
+    """Seals a finished checkpoint folder; not on an object store, which keeps checksums of its own."""
+    if paths.is_url(folder):
+        return
     text = json.dumps(_hashes(folder), indent=0, sort_keys=True)
     content = json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "files": text})
     temporary = folder / f"{NAME}.tmp"
