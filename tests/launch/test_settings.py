@@ -72,6 +72,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path, text, message):
         (["local", "--config", "x", "--workdir", "y", "--processes", "0"], "--processes 0: expected at least 1"),
         (["local", "--config", "x", "--workdir", "y", "--env", "A"], "--env A: expected NAME=VALUE"),
         (["local", "--config", "x", "--workdir", "y", "--name", "A_b"], "--name A_b: expected"),
+        (["local", "--config", "x", "--workdir", "s3://y"], "s3:// is not supported"),
         (["local", "--settings", "/nowhere.toml"], "/nowhere.toml: no such file"),
         (
             ["local", "--config", "x", "--workdir", "y", "--nods", "2"],

@@ -20,6 +20,20 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def check(text: str) -> None:
+    """Refuses a scheme that is not supported.
+
+    Raises:
+      UserError: says which are.
+    """
+    scheme, sign, _ = text.partition("://")
+    if not sign and re.match(r"(gs|s3|az|hf):", text):
+        raise UserError(f"{text}: expected two slashes after {text.partition(':')[0]}: as in gs://bucket/folder.")
+    if sign and scheme not in STORES:
+        known = ", ".join(f"{s}://" for s in STORES)
+        raise UserError(f"{text}: {scheme}:// is not supported; expected a local folder or {known}BUCKET/FOLDER.")
+
+
 def parse(text: str | os.PathLike[str]) -> Path:
     """A path of either kind; ``~`` is expanded in local ones.
 
@@ -27,14 +41,10 @@ def parse(text: str | os.PathLike[str]) -> Path:
       UserError: a scheme that is not supported, or whose package is missing.
     """
     text = os.fspath(text)
-    scheme, sign, _ = text.partition("://")
-    if not sign:
-        if re.match(r"(gs|s3|az|hf):", text):
-            raise UserError(f"{text}: expected two slashes after {text.partition(':')[0]}: as in gs://bucket/folder.")
+    check(text)
+    if not is_url(text):
         return Path(text).expanduser()
-    if scheme not in STORES:
-        known = ", ".join(f"{s}://" for s in STORES)
-        raise UserError(f"{text}: {scheme}:// is not supported; expected a local folder or {known}BUCKET/FOLDER.")
+    scheme = text.partition("://")[0]
     import fsspec
     from etils import epath
 

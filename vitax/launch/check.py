@@ -3,6 +3,7 @@
 import sys
 
 from vitax import config_files, estimate, plan, recipe
+from vitax.core import paths
 from vitax.core.errors import UserError
 from vitax.cost.topology import Topology
 from vitax.launch.settings import Settings
@@ -25,6 +26,8 @@ def check(settings: Settings, devices: int = 0, topology: Topology | None = None
       UserError: a bad recipe, or one that does not go on these devices.
     """
     overrides = list(settings.overrides)
+    if settings.kind in ("tpu-vm", "queued", "gke") and not paths.is_url(settings.workdir):
+        _say(f"--workdir {settings.workdir} must be on a disk that all hosts share and that outlives them; else gs://")
     if not settings.plan:
         config_files.parse_overrides(overrides)
         return

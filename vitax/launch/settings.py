@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitax.core import paths
 from vitax.core.errors import UserError, suggest
 
 KINDS = ("tpu-vm", "queued", "gke", "slurm", "local")
@@ -158,6 +159,7 @@ def read(args: argparse.Namespace, overrides: list[str]) -> Settings:
     values |= file | given | {"env": env}
     settings = Settings(kind, values, tuple(overrides), args.dry_run)
     settings.need("config", "workdir")
+    paths.check(settings.workdir)
     for pair in env:
         if not re.fullmatch(r"[A-Za-z_]\w*=.*", pair, re.DOTALL):
             raise UserError(f"--env {pair}: expected NAME=VALUE.")
