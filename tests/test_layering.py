@@ -29,6 +29,8 @@ BELOW = {
         "inspection",
         "attention_map",
     },
+    # Beside plan: it asks recipe and plan before it starts anything.
+    "launch": {"core", "cost", "parallel", "train", "config_files", "estimate", "plan", "recipe"},
 }
 
 

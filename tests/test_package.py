@@ -36,6 +36,9 @@ def test_wheel_is_named_vitax_train_and_holds_recipes_data_and_licences(wheel):
         "vitax/data/embedded/digits.npz",
         "vitax/data/embedded/NOTICE.txt",
         "vitax/py.typed",
+        "vitax/launch/files/jobset.yaml",
+        "vitax/launch/files/tpu_vm.sh",
+        "vitax/launch/files/Dockerfile",
     ):
         assert name in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

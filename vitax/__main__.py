@@ -243,6 +243,15 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _launch(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax.launch import settings
+
+    asked = settings.read(args, rest)
+    from vitax.launch.launchers import LAUNCHERS
+
+    return LAUNCHERS[asked.kind](asked)
+
+
 COMMANDS = {
     "train": _train,
     "finetune": _finetune,
@@ -257,6 +266,7 @@ COMMANDS = {
     "compare": _compare,
     "ckpt": _ckpt,
     "doctor": _doctor,
+    "launch": _launch,
 }
 
 

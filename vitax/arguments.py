@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import vitax
+from vitax.core import paths
 from vitax.core.errors import UserError, suggest
+from vitax.launch import settings as launching
 
 VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
@@ -20,6 +22,7 @@ VERBS = {
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir, or one page over several",
+    "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
     "ckpt": "checkpoints: list, verify, export, copy",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
@@ -55,7 +58,7 @@ _WEIGHTS = {"action": "store_const", "dest": "weights"}
 ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "train": (
         _CONFIG,
-        _argument("--workdir", required=True, type=Path, help="where everything is left"),
+        _argument("--workdir", required=True, type=paths.parse, help="where everything is left"),
     ),
     "finetune": (
         _argument(
@@ -65,7 +68,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
         ),
         _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"),
-        _argument("--workdir", type=Path, help="where everything is left"),
+        _argument("--workdir", type=paths.parse, help="where everything is left"),
         _argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val"),
         _argument(
             "--val-fraction", type=float, metavar="F", help="of each class to hold out (default 0.2 of few images, 0.1)"
@@ -97,7 +100,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "quickstart": (
         _JSON,
-        _argument("--workdir", type=Path, default=Path("runs/quickstart")),
+        _argument("--workdir", type=paths.parse, default=Path("runs/quickstart")),
         _argument("--seeds", type=int, default=3, help="runs of each kind (default 3)"),
     ),
     "recipes": (
@@ -111,7 +114,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "models": (_JSON, _PATTERN),
     "cost": (
         _JSON,
-        _argument("--workdir", type=Path, help="of a run: what it has cost so far"),
+        _argument("--workdir", type=paths.parse, help="of a run: what it has cost so far"),
         _argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again"),
         _PRICE,
     ),
@@ -125,7 +128,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds"),
     ),
     "report": (
-        _argument("--workdir", required=True, type=Path, nargs="+", help="one run, or several to compare"),
+        _argument("--workdir", required=True, type=paths.parse, nargs="+", help="one run, or several to compare"),
         _argument("--output", type=Path, default=Path("compared.html"), help="the page over several runs"),
     ),
     "compare": (_JSON, _argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdirs, at least two")),
@@ -164,7 +167,10 @@ class Parser(argparse.ArgumentParser):
         under = self.prog.removeprefix("vitax").strip()
         verbs, what = (CKPT_VERBS, "ckpt verb") if under == "ckpt" else (VERBS, "verb")
         listed = f"{'Ckpt verbs' if under == 'ckpt' else 'Verbs'}: {', '.join(verbs)}."
-        if "invalid choice" in message and len(words) > 1:
+        if message.startswith("argument tpu-vm|") and len(words) > 1:
+            known = launching.KINDS
+            message = f'unknown launcher "{words[1]}".{suggest(words[1], known)} Launchers: {", ".join(known)}.'
+        elif "invalid choice" in message and len(words) > 1:
             message = f'unknown {what} "{words[1]}".{suggest(words[1], verbs)} {listed}'
         elif "required: VERB" in message:
             message = f"a {what} is missing. {listed}"
@@ -189,6 +195,8 @@ def parser() -> Parser:
         if name == "ckpt":
             for below, sub in _verbs(verb, CKPT_VERBS, "ckpt_verb").items():
                 _fill(sub, ARGUMENTS[f"ckpt {below}"])
+        elif name == "launch":
+            launching.add_arguments(verb)
         else:
             _fill(verb, ARGUMENTS[name])
     return whole

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from vitax.core import paths
+
 NAME = "files.json"
 
 
@@ -47,7 +49,9 @@ def unpack(content: str | bytes) -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    """Seals a finished checkpoint folder."""
+    """Seals a finished checkpoint folder; not on an object store, which keeps checksums of its own."""
+    if paths.is_url(folder):
+        return
     temporary = folder / f"{NAME}.tmp"
     temporary.write_text(pack(hashes(folder)))
     temporary.replace(folder / NAME)

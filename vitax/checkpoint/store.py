@@ -20,7 +20,7 @@ import flax.traverse_util
 import jax
 
 from vitax.checkpoint import digest, seal
-from vitax.core import tree
+from vitax.core import paths, tree
 from vitax.core.errors import RunError, UserError
 from vitax.parallel import hosts
 
@@ -53,7 +53,10 @@ def steps_in(directory: Path) -> list[int]:
     """Complete steps in a checkpoint folder, ascending. Temporary folders do not count."""
     if not directory.is_dir():
         return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and p.is_dir())
+    found = [p for p in directory.iterdir() if p.name.isdigit() and p.is_dir()]
+    if paths.is_url(directory):  # nothing is renamed there: Orbax writes a marker last
+        found = [p for p in found if (p / "commit_success.txt").exists()]
+    return sorted(int(p.name) for p in found)
 
 
 def read_metadata(directory: Path, step: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -181,7 +184,7 @@ class Store:
         """
         from orbax.checkpoint import v1 as ocp
 
-        self.directory = directory.absolute()
+        self.directory = directory if paths.is_url(directory) else directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
         policies = ocp.training.preservation_policies
         policy: Any = policies.LatestN(keep)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vitax.checkpoint import digest, store
-from vitax.core import tree
+from vitax.core import paths, tree
 from vitax.core.errors import UserError
 
 log = logging.getLogger("vitax")
@@ -54,7 +54,8 @@ def locate(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, list[int]
     """
     match = re.fullmatch(r"(.*?)(?:@(\d+))?", checkpoint)
     assert match is not None
-    path = Path(match.group(1)).expanduser().absolute()  # Orbax refuses relative paths
+    path = paths.parse(match.group(1))
+    path = path if paths.is_url(path) else path.absolute()  # Orbax refuses relative paths
     if match.group(2) is None and path.name.isdigit() and path.parent.name == "checkpoints":
         return locate(f"{path.parent.parent}@{path.name}", what)
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path

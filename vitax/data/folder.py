@@ -5,10 +5,12 @@ import functools
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from vitax.core import paths
 from vitax.core.errors import UserError, suggest
 from vitax.data import splits
 
@@ -22,12 +24,22 @@ def _rank(name: str) -> bytes:
     return hashlib.blake2b(name.encode(), digest_size=8).digest()
 
 
+def _walk(top: pathlib.Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(path below ``top`` with a slash in front, folders, files) of each folder."""
+    # pathlib has it from Python 3.12 on; paths of object stores always, some without the scheme.
+    walk: Any = top.walk() if paths.is_url(top) else os.walk(top)  # type: ignore[attr-defined]
+    start = None
+    for folder, inner, inside in walk:
+        start = len(str(folder)) if start is None else start
+        yield str(folder)[start:], inner, inside
+
+
 @dataclasses.dataclass(frozen=True)
 class Folder:
     """JPEG, PNG and WebP files in one folder a class; classes are numbered in sorted order.
 
     Attributes:
-      path: the folder; ``~`` and paths relative to the working directory work.
+      path: the folder; ``~``, paths relative to the working directory and ``gs://`` work.
       split: sub-folder such as ``train``, with or without a slice (``train[:90%]``);
         ``""`` or ``[:90%]`` where the class folders lie directly in ``path``. A slice
         is taken of a fixed mixed order of the files, so every class is in it and
@@ -39,7 +51,7 @@ class Folder:
 
     @functools.cached_property
     def _root(self) -> pathlib.Path:
-        return pathlib.Path(self.path).expanduser() / splits.parse(self.split, f"folder {self.path}")[0]
+        return paths.parse(self.path) / splits.parse(self.split, f"folder {self.path}")[0]
 
     def _layout(self) -> str:
         base = splits.parse(self.split, "folder")[0]
@@ -48,7 +60,7 @@ class Folder:
     @functools.cached_property
     def _listing(self) -> tuple[tuple[str, ...], list[str], np.ndarray, str]:
         """Class names, relative paths, labels int32 [N], digest of the names."""
-        root, top = self._root, pathlib.Path(self.path).expanduser()
+        root, top = self._root, paths.parse(self.path)
         if not root.is_dir():
             near = ""
             if root != top and top.is_dir():
@@ -56,11 +68,11 @@ class Folder:
                 near = f" {self.path} holds {', '.join(found[:10]) or 'no folders'}.{suggest(root.name, found)}"
             raise UserError(f"folder: no folder {root} (looked from {os.getcwd()}).{near} {self._layout()}")
         classes, names, labels = [], [], []
-        for entry in sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith(".")):
+        for entry in sorted(e.name for e in root.iterdir() if not e.name.startswith(".") and e.is_dir()):
             files = []
-            for folder, inner, inside in os.walk(root / entry):
+            for folder, inner, inside in _walk(root / entry):
                 inner.sort()
-                relative = pathlib.PurePath(folder).relative_to(root).as_posix()
+                relative = entry + folder
                 files += [f"{relative}/{f}" for f in sorted(inside) if f.lower().endswith(SUFFIXES)]
             classes.append(entry)
             names += files
@@ -89,7 +101,7 @@ class Folder:
     def __getitem__(self, index: int) -> dict[str, Any]:
         _, names, labels, _ = self._listing
         try:
-            with open(self._root / names[index], "rb") as file:
+            with (self._root / names[index]).open("rb") as file:
                 return {"image": file.read(), "label": int(labels[index])}
         except OSError as error:
             raise UserError(f"folder: cannot read {self._root / names[index]} ({error.strerror}).") from error

@@ -111,6 +111,7 @@ def train(run: Run, clock: Clock) -> int:
         def save(step: int) -> None:
             watch.drain()  # never saves what was not seen to be finite
             with clock.part("checkpoint"):
+                log.flush()
                 store.save(step, state, {**run.metadata, "ledger": account.read()})
                 account.write()
 

@@ -5,17 +5,30 @@ Everything is written by process 0 alone, in whole lines or by an atomic rename.
 
 import json
 import os
+import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitax.core import paths
 from vitax.core.errors import UserError
+
+# How often the files of a run are copied to an object store, which charges by the call.
+_COPY_SECONDS = 30.0
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes under a temporary name, then renames: a reader never sees half a file."""
+    _write(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    if paths.is_url(path):  # an object appears whole, or not at all
+        path.write_text(text)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 
@@ -66,14 +79,21 @@ class MetricsLog:
             return
         self._path = workdir / "metrics.jsonl"
         kept = [r for r in read_rows(self._path) if r.get("step", 0) <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        temporary.replace(self._path)
+        _write(self._path, "".join(json.dumps(r) + "\n" for r in kept))
         self._written = {(r["step"], tuple(sorted(r))) for r in kept if r["step"] == step}
-        self._file = self._path.open("a", buffering=1)
+        self._store = workdir if paths.is_url(workdir) else None
+        self._local = workdir
+        if self._store is not None:
+            # Objects cannot be appended to: the files grow here and are copied there.
+            self._folder = tempfile.TemporaryDirectory(prefix="vitax")
+            self._local = Path(self._folder.name)
+            (self._local / self._path.name).write_text(self._path.read_text())
+        self._file = (self._local / self._path.name).open("a", buffering=1)
+        self._copied = time.monotonic()
         from tensorboardX import SummaryWriter
 
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None, flush_secs=10)
+        events = str(self._local / "tensorboard")
+        self._events = SummaryWriter(events, purge_step=step + 1 if step else None, flush_secs=10)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends one row. A row that the restored step already has is not repeated."""
@@ -85,8 +105,28 @@ class MetricsLog:
         self._file.write(json.dumps(row) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, float(value), step)
+        if time.monotonic() - self._copied > _COPY_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings an object store up to date; rows up to a checkpoint must be there before it is."""
+        if self._primary and self._store is not None:
+            self._events.flush()
+            self._copy()
+
+    def _copy(self) -> None:
+        if self._store is None:
+            return
+        for path in [p for p in self._local.rglob("*") if p.is_file()]:
+            target = self._store / str(path.relative_to(self._local))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        self._copied = time.monotonic()
 
     def close(self) -> None:
         if self._primary:
             self._file.close()
             self._events.close()
+            self._copy()
+            if self._store is not None:
+                self._folder.cleanup()

@@ -1,0 +1,3 @@
+{  # stop SIGNAL SECONDS: ends the run on this worker, and waits for it
+  sudo docker stop --time="$2" vitax
+}
