@@ -22,7 +22,6 @@ The rules are those of published fine-tuning, cut down to the size of the data:
 
 import dataclasses
 import json
-import logging
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,6 @@ from vitax.own_data import OwnData
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.workdir import read_json
-
-log = logging.getLogger("vitax")
 
 LR_TIMES_WIDTH, MOST_BATCH, LEAST_BATCH, BATCHES_AN_EPOCH = 0.1, 512, 32, 8
 # Images below this, steps, steps of warm-up (BiT-HyperRule).
@@ -99,10 +96,8 @@ def make_recipe(request: Request, workdir: pathlib.Path | None = None) -> Recipe
         data = dataclasses.replace(data, specs=_as_before(data.specs, before), warnings=())
     config, reasons = make_config(data, request.checkpoint, start, request.flip, pairs)
     checked = recipe.build(config)
-    for line in lines(config.to_dict(), reasons):
+    for line in [*lines(config.to_dict(), reasons), *(f"Warning: {text}" for text in data.warnings)]:
         terminal.console().print(line, markup=False)
-    for warning in data.warnings:
-        log.warning("Warning: %s", warning)
     return checked
 
 
