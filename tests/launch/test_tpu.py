@@ -57,6 +57,7 @@ def test_a_slice_is_made_and_the_run_started_again_while_it_exits_with_75(progra
         ([[2] * 4], 2, 1),
         ([[75] * 4, [130] * 4], 130, 2),
         ([[75, 75, None, 75], [0] * 4], 0, 2),  # a connection broke
+        ([[0, 0, None, 0], [0] * 4], 0, 2),
         ([[1, 1, 137, 1], [0] * 4], 0, 2),  # one was killed, and the others failed with it
         ([[134] * 4], 1, 3),  # again and again
     ],

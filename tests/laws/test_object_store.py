@@ -29,17 +29,17 @@ def test_killed_in_a_bucket_it_goes_on_and_ends_with_the_same_bits_and_metrics(t
     (buckets / "mine").mkdir(parents=True)
     command = ["train", "--config", recipe_file(tmp_path), "--workdir", "gs://mine/runs/a"]
     process = vitax(buckets, *command)
-    wait_for(process, "step 7/16")
+    wait_for(process, "step 10/16")  # the save of step 9 has begun: that of step 6 is whole
     process.kill()
     process.communicate()
     run = buckets / "mine" / "runs" / "a"
     kept = sorted(int(p.name) for p in (run / "checkpoints").iterdir() if (p / "commit_success.txt").exists())
-    assert kept
-    if len(kept) > 1:  # as if the kill had come while the newest was being written
+    while kept[-1] >= 6:  # as if the kill had come while these were being written
         (run / "checkpoints" / str(kept.pop()) / "commit_success.txt").unlink()
     code, output = finish(vitax(buckets, *command))
     assert code == 0, output
-    assert f"Resumed at step {kept[-1]} from gs://mine/runs/a/checkpoints/{kept[-1]}" in output
+    assert "Resumed at step 3 from gs://mine/runs/a/checkpoints/3" in output
+    assert "damaged" not in output
     assert digest(output) == straight[1]
     assert rows(run) == rows(straight[0] / "run")
     assert (run / "report.html").exists()
