@@ -152,5 +152,5 @@ def test_explain_prints_text_and_json(capsys):
 
 
 def test_every_verb_has_its_arguments_and_every_option_is_suggested():
-    assert set(ARGUMENTS) == {*(VERBS.keys() - {"ckpt"}), *(f"ckpt {verb}" for verb in CKPT_VERBS)}
+    assert set(ARGUMENTS) == {*(VERBS.keys() - {"ckpt", "launch"}), *(f"ckpt {verb}" for verb in CKPT_VERBS)}
     assert {"--config", "--workdir", "--explain", "--ema", "--timeout"} <= set(OPTIONS)

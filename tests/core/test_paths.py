@@ -67,7 +67,7 @@ def test_without_its_package_a_scheme_names_the_extra(monkeypatch):
         raise ImportError(scheme)
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
-    with pytest.raises(UserError, match=r"needs gcsfs; install it with pip install -e '\.\[gs\]'"):
+    with pytest.raises(UserError, match=r"needs gcsfs; install it with pip install -e '\.\[gcs\]'"):
         paths.parse("gs://bucket/run")
 
 
