@@ -28,6 +28,9 @@ _PRODUCTS = 0.9
 _TRAFFIC = 6.0
 # Forward passes that each policy of remat runs once more: blocks, projections or elementwise work.
 _AGAIN = {"none": 0.0, "dots": 0.0, "dots_with_no_batch_dims": 0.1, "full": 1.0}
+# Shares of HBM traffic and of collectives that matrix products do not hide. Set by eye against
+# four compiled ViT steps; they order settings and are no prediction.
+_EXPOSED_MEMORY, _EXPOSED_NETWORK = 0.25, 0.5
 # A loop keeps the compiler from overlapping and fusing over its border.
 _LOOP = 1.05
 
@@ -142,7 +145,7 @@ def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, 
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
     moved = memory.Stack(**{**vars(stack), "remat": "none"}).kept_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])
-    seconds = compute + 0.25 * moved / chip.device_hbm_bytes_per_second
+    seconds = compute + _EXPOSED_MEMORY * moved / chip.device_hbm_bytes_per_second
     if chip.interconnect_bytes_per_second:
         link = chip.interconnect_bytes_per_second / 2 / chip.devices_per_chip
         size, tensor = stack.itemsize, mesh.shape["tensor"]
@@ -152,7 +155,7 @@ def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, 
         if tensor > 1:
             stream = stack.examples * accumulate * stack.tokens * stack.width * size
             sent += 4 * 2 * stack.depth * stream * (tensor - 1) / tensor
-        seconds += 0.5 * sent / link  # half of it behind the products
+        seconds += _EXPOSED_NETWORK * sent / link
     return seconds * (_LOOP if stack.scanned or accumulate > 1 else 1.0)
 
 
