@@ -28,8 +28,8 @@ _PRODUCTS = 0.9
 _TRAFFIC = 6.0
 # Forward passes that each policy of remat runs once more: blocks, projections or elementwise work.
 _AGAIN = {"none": 0.0, "dots": 0.0, "dots_with_no_batch_dims": 0.1, "full": 1.0}
-# Shares of HBM traffic and of collectives that matrix products do not hide. Set by eye against
-# four compiled ViT steps; they order settings and are no prediction.
+# Shares of HBM traffic and of collectives that matrix products do not hide: judgement, not a fit;
+# they order settings and predict nothing.
 _EXPOSED_MEMORY, _EXPOSED_NETWORK = 0.25, 0.5
 # A loop keeps the compiler from overlapping and fusing over its border.
 _LOOP = 1.05
