@@ -112,6 +112,15 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED
 
 
+def _pseudo_label(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import pseudo_label, recipe
+
+    student = recipe.load(args.config, rest)
+    rows = pseudo_label.write(args.checkpoint, student)
+    _print(args, rows, pseudo_label.lines(rows, student.data.num_examples))
+    return EXIT_DONE
+
+
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import quickstart
 
@@ -257,6 +266,7 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
+    "pseudo-label": _pseudo_label,
     "quickstart": _quickstart,
     "recipes": _recipes,
     "models": _models,

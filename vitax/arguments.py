@@ -16,6 +16,7 @@ VERBS = {
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
     "predict": "classify image files and folders with a checkpoint; features and attention too",
+    "pseudo-label": "label images with a teacher, for a student's recipe (Noisy Student)",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
@@ -96,6 +97,16 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
         _argument(
             "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
+        ),
+    ),
+    "pseudo-label": (
+        _JSON,
+        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the teacher's workdir"),
+        _argument(
+            "--config",
+            required=True,
+            metavar="NAME[:VARIANT]",
+            help="the student's recipe: its source of kind pseudo_labelled names the images and the folder to write",
         ),
     ),
     "quickstart": (
