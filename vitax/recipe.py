@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vitax import config_files
+from vitax import config_files, teacher
 from vitax.construct import call, check, construct, fields_of
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
@@ -25,6 +25,7 @@ from vitax.cost import chips, flops
 from vitax.data_spec import DataSpec, check_source, evaluator_data
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.models.table import MODELS
+from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
@@ -32,7 +33,7 @@ from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules
 from vitax.train.program import Program
 
-OBJECTIVES = {"classification": Classification}
+OBJECTIVES = {"classification": Classification, "distillation": Distillation}
 EVALUATORS = {"classification": ClassificationEvaluator}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
@@ -149,10 +150,13 @@ class Recipe:
         )
 
     def objective(self, platform: str = "cpu") -> Any:
-        """The objective with its model."""
+        """The objective with its model, and its teacher where it has one."""
+        spec = dict(self.config["objective"])
+        if spec.get(TEACHER):
+            spec[TEACHER] = teacher.build(spec[TEACHER], self.data.num_classes, self.dtype(platform))
         return construct(
             OBJECTIVES,
-            self.config["objective"],
+            spec,
             "objective",
             model=self.model(platform),
             num_classes=self.data.num_classes,
@@ -252,6 +256,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     for key in REQUIRED:
         if plain.get(key) is None:
             raise UserError(f"{key}: missing from the recipe.")
+    plain["objective"] = _plain(teacher.resolve(check(plain["objective"], Mapping, "objective")))
     init_from = plain.get("init_from")
     init_from = {"checkpoint": init_from} if isinstance(init_from, str) else init_from
     duration = Duration.parse(plain["duration"], "duration")

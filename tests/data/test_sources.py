@@ -276,4 +276,6 @@ def test_constructing_reads_nothing():
     Folder("/nowhere")
     Idx("/nowhere", "/nowhere")
     Tfds("no_such_set")
-    assert set(SOURCES) == {"embedded", "folder", "idx", "labelled", "synthetic", "tfds"}
+    assert set(SOURCES) == {
+        *("concat", "embedded", "folder", "idx", "labelled", "pseudo_labelled", "synthetic", "tfds", "unlabelled"),
+    }
