@@ -23,6 +23,7 @@ from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import Evaluator
 from vitax.cost import chips, flops
 from vitax.data_spec import DataSpec, check_source, evaluator_data
+from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
@@ -34,7 +35,7 @@ from vitax.parallel.rules import Rules
 from vitax.train.program import Program
 
 OBJECTIVES = {"classification": Classification, "distillation": Distillation}
-EVALUATORS = {"classification": ClassificationEvaluator}
+EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),

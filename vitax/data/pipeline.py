@@ -47,7 +47,7 @@ class Pipeline:
       threads: that work on images; None for as many as this process may use.
       prefetch: batches that are worked on ahead; needs threads of its own, which
         is what hides a slow producer (a queue alone does not).
-      soft_labels: training batches also hold ``target`` (see ``data.composed.soft_targets``).
+      soft_labels: batches also hold ``target`` (see ``data.composed.soft_targets``).
       process_index: of this host.
       process_count: hosts; ``batch_size`` is a multiple of it.
     """
@@ -157,8 +157,7 @@ class Pipeline:
             "index": indices.astype(np.int32),
         }
         if self.soft_labels:
-            assert self.num_classes is not None
-            batch["target"] = composed.soft_targets(self.source, indices, label, self.num_classes)
+            batch["target"] = self._targets(indices, label)
         return batch
 
     def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
@@ -173,7 +172,15 @@ class Pipeline:
         real = positions[mask]
         if len(real):
             batch["image"][mask], batch["label"][mask] = self._make(real, real, pool)
+        if self.soft_labels:
+            batch["target"] = np.zeros((len(mask), self.num_classes or 0), np.float32)
+            if len(real):
+                batch["target"][mask] = self._targets(real, batch["label"][mask])
         return batch
+
+    def _targets(self, indices: np.ndarray, label: np.ndarray) -> np.ndarray:
+        assert self.num_classes is not None
+        return composed.soft_targets(self.source, indices, label, self.num_classes)
 
     def _make(self, indices: np.ndarray, positions: np.ndarray, pool: Executor | None) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of these examples, with the random numbers of these positions."""
