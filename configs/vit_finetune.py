@@ -117,6 +117,7 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
     source = {"kind": "tfds", "name": task.tfds, "label_key": task.label_key}
     as_printed = not choice["held_out"] and choice["size"] in (None, size)
     size = choice["size"] or size
+    in_table_2 = choice["table2"] == (dataset == "imagenet2012")  # its ImageNet row has settings of its own
     return ConfigDict(
         {
             "paper": {
@@ -124,6 +125,7 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
                 "row": f"Table 4, {dataset}, ViT-{model} from {pretraining}",
                 "expected": _expected(dataset, model, pretraining, choice["table2"]) if as_printed else {},
                 "core_days": None,
+                "table2": _cell(dataset, model, pretraining) if as_printed and in_table_2 else None,
             },
             "model": {"kind": "vit", **vit_sizes.fields(model)},
             "objective": {"kind": "classification", "cross_entropy": "softmax"},
@@ -182,6 +184,14 @@ def _train_ops(size: int, crop: bool, flip: bool) -> tuple[dict[str, object], ..
         ({"kind": "resize", "size": round(size * 7 / 6)}, {"kind": "random_crop"}) if crop else ({"kind": "resize"},)
     )
     return ({"kind": "decode"}, *sized, *(({"kind": "flip"},) if flip else ()))
+
+
+def _cell(dataset: str, model: str, pretraining: str) -> dict[str, str | None] | None:
+    """Where in Table 2 a run belongs (``vitax table2``)."""
+    if (f"ViT-{model}", pretraining) not in [(c.model, c.pretraining) for c in vit_paper.TABLE_2]:
+        return None
+    cell, _, task = dataset.partition("/")
+    return {"model": f"ViT-{model}", "pretraining": pretraining, "cell": cell, "task": task or None}
 
 
 def _expected(dataset: str, model: str, pretraining: str, table2: bool) -> dict[str, float]:

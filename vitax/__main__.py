@@ -183,6 +183,15 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _table2(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import table2
+
+    _no_more(rest)
+    columns = table2.table(args.runs)
+    _print(args, columns, table2.lines(columns))
+    return EXIT_DONE
+
+
 def _plan(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import plan_text
     from vitax.cost.topology import Topology
@@ -271,6 +280,7 @@ COMMANDS = {
     "recipes": _recipes,
     "models": _models,
     "cost": _cost,
+    "table2": _table2,
     "plan": _plan,
     "report": _report,
     "compare": _compare,

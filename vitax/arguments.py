@@ -21,6 +21,7 @@ VERBS = {
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
+    "table2": "the ViT paper's Table 2 beside your own runs, with the cost of each column",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir, or one page over several",
     "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
@@ -128,6 +129,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--workdir", type=paths.parse, help="of a run: what it has cost so far"),
         _argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again"),
         _PRICE,
+    ),
+    "table2": (
+        _JSON,
+        _argument(
+            "runs", nargs="*", type=Path, metavar="DIR", help="folders whose runs are filled in where they belong"
+        ),
     ),
     "plan": (
         _JSON,
