@@ -160,6 +160,17 @@ def _models(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _fetch(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import fetch
+    from vitax.train import terminal
+
+    _no_more(rest)
+    with terminal.download_bar() as progress:
+        path = fetch.fetch(args.model, args.cache, progress)
+    _print(args, {"model": args.model, "path": str(path)}, [str(path)])
+    return EXIT_DONE
+
+
 def _cost(args: argparse.Namespace, rest: list[str]) -> int:
     _no_more(rest)
     if args.paper == (args.workdir is not None):
@@ -279,6 +290,7 @@ COMMANDS = {
     "quickstart": _quickstart,
     "recipes": _recipes,
     "models": _models,
+    "fetch": _fetch,
     "cost": _cost,
     "table2": _table2,
     "plan": _plan,

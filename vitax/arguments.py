@@ -20,6 +20,7 @@ VERBS = {
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
+    "fetch": "bring a published weight file into the local cache, and print its path",
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
     "table2": "the ViT paper's Table 2 beside your own runs, with the cost of each column",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
@@ -124,6 +125,13 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--devices", type=int, help="with --explain: lay its mesh over so many (default 1)"),
     ),
     "models": (_JSON, _PATTERN),
+    "fetch": (
+        _JSON,
+        _argument("model", metavar="NAME", help="e.g. imagenet21k/ViT-B_16, BiT-M-R50x1, timm/MODEL.TAG, OWNER/MODEL"),
+        _argument(
+            "--cache", type=Path, metavar="DIR", help="where files are kept (default: VITAX_WEIGHTS, else ~/.cache)"
+        ),
+    ),
     "cost": (
         _JSON,
         _argument("--workdir", type=paths.parse, help="of a run: what it has cost so far"),
