@@ -15,6 +15,7 @@ from vitax.models.table import MODELS, published
 # Fields that shrink each model to a test's size.
 TINY = {
     "vit": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "patch_size": 8, "num_classes": 3},
+    "bit": {"blocks": (1, 2), "root_width": 8, "num_groups": 4, "num_classes": 3},
 }
 FLAGS = {"name", "parent"}
 
