@@ -75,7 +75,9 @@ def test_each_policy_keeps_what_its_name_says():
         return sum(leaf.size for leaf in jax.tree.leaves(saved))
 
     none, dots, full = kept("none"), kept("dots"), kept("full")
-    assert none > 1.3 * dots > 1.3 * 1.3 * full
+    assert none > 1.3 * dots
+    # The bottlenecks' two convolutions of 8 channels, 3 units, 24x24 pixels, 2 images; nobody reads the sums' parts.
+    assert dots - full == 2 * 8 * 3 * 24 * 24 * 2
     assert kept("dots_with_no_batch_dims") == dots
 
 

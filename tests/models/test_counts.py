@@ -24,6 +24,10 @@ PARAMETERS = {
     "ViT-G/14": 1_844_440_680,
     "ViT-e/14": 3_807_214_312,
     "ViT-So400m/14": 427_680_704,
+    "R50+ViT-B/16": 98_659_112,
+    "R50+ViT-L/32": 328_994_856,
+    "R26+ViT-S/32": 36_431_912,
+    "R+ViT-Ti/16": 6_337_704,
     "BiT-R50x1": 25_549_352,
     "BiT-R50x3": 217_319_080,
     "BiT-R101x1": 44_541_480,
@@ -43,6 +47,9 @@ GMACS = {
     "ViT-H/14": [(224, 167.3)],
     "ViT-g/14": [(224, 267.0)],
     "ViT-G/14": [(224, 483.8)],
+    "R50+ViT-B/16": [(384, 67.2)],
+    "R26+ViT-S/32": [(224, 3.46)],
+    "R50+ViT-L/32": [(224, 19.4)],
     "BiT-R50x1": [(224, 4.09)],
     "BiT-R50x3": [(224, 36.1)],
     "BiT-R101x1": [(224, 7.80)],
@@ -51,7 +58,7 @@ GMACS = {
     "BiT-R152x4": [(224, 182.8)],
 }
 # No count of these is printed; their compute is (tests/test_paper.py).
-UNCOUNTED = {"BiT-R50x2", "BiT-R152x1", "BiT-R200x3"}
+UNCOUNTED = {"R50+ViT-B/32", "R50+ViT-L/16", "BiT-R50x2", "BiT-R152x1", "BiT-R200x3"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

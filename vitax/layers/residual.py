@@ -1,5 +1,6 @@
 """Bottleneck units of residual networks, and a stage of them: unrolled or scanned, one layout of parameters."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -146,3 +147,39 @@ class Stage(nn.Module):
             return body
         # Inside a scan nothing can merge across the loop, so the barriers would only cost.
         return jax.checkpoint(body, policy=policy, prevent_cse=self.unroll or not i)
+
+
+class ResidualStem(nn.Module):
+    """A ResNet-V1 without its head, in front of something else: images to feature maps.
+
+    Parameters: ``root/kernel`` (7x7, stride 2), ``root_norm``, ``block_1/unit_01/...`` of
+    ``PostActivationUnit``. Max-pooling of stride 2 follows the root. Windows are padded as
+    TensorFlow does.
+
+    Attributes:
+      blocks: units in each stage; none for the root alone.
+      make_conv: as in ``PostActivationUnit``.
+      make_norm: likewise.
+      width: channels of the root.
+      remat: as in ``Stage``.
+      unroll: likewise.
+    """
+
+    blocks: tuple[int, ...]
+    make_conv: Callable[..., nn.Module]
+    make_norm: Callable[..., nn.Module]
+    width: int = 64
+    remat: RematName = "none"
+    unroll: bool = True
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """Maps [B, H, W, C] to [B, h, w, features]: a quarter of the sides, halved by each stage after the first."""
+        x = nn.relu(self.make_norm(name="root_norm")(self.make_conv(self.width, 7, 2, name="root")(images)))
+        x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+        for i, depth in enumerate(self.blocks):
+            make_unit = functools.partial(
+                PostActivationUnit, 4 * self.width * 2**i, make_conv=self.make_conv, make_norm=self.make_norm
+            )
+            x = Stage(depth, make_unit, 2 if i else 1, self.remat, self.unroll, name=f"block_{i + 1}")(x)
+        return x

@@ -229,7 +229,7 @@ class ViT(nn.Module):
         """
         rng = rng if train else None
         grid = self._grid(images.shape)
-        patches = self.embedding(images)
+        patches = self.embedding(self.maps(images))
         front = 1 if self.pool == "tok" else 0
         x = self._add_positions(patches, grid, front)
         x = constrain(dropout(x, self.dropout, rng, POSITIONS), ("batch", "tokens", "embed"))
@@ -261,13 +261,21 @@ class ViT(nn.Module):
         logits = self.head(x) if self.num_classes else None
         return ModelOutput(logits=logits, features=x, intermediates=intermediates)
 
+    def maps(self, images: Array) -> Array:
+        """What is cut into patches: the images themselves."""
+        return images
+
+    def stride(self) -> tuple[int, int]:
+        """(height, width) in pixels of what makes one token."""
+        return _pair(self.patch_size)
+
     def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of patches in images of this size.
 
         Raises:
           UserError: the patches do not divide the images.
         """
-        size, patch = _pair(image_size), _pair(self.patch_size)
+        size, patch = _pair(image_size), self.stride()
         if size[0] % patch[0] or size[1] % patch[1]:
             raise UserError(
                 f"images of {_by(size)} px do not divide into patches of {_by(patch)} px. "
@@ -302,7 +310,7 @@ class ViT(nn.Module):
         return jnp.concatenate([*parts, patches + table], axis=1)
 
     def _learned(self, grid: tuple[int, int], front: int) -> Array:
-        patch = _pair(self.patch_size)
+        patch = self.stride()
         size = (grid[0] * patch[0], grid[1] * patch[1])
         mend = (
             "Resize the images, or resample the positions (vitax.layers.embed.resample_positions; a warm start "
