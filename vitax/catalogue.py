@@ -55,4 +55,7 @@ def models(pattern: str = "*") -> list[dict[str, Any]]:
 def model_lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table for a person."""
     head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}"
-    return [head] + [f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens']:>8}" for r in rows]
+    return [head] + [
+        f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{'-' if r['tokens'] is None else r['tokens']:>8}"
+        for r in rows
+    ]

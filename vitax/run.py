@@ -153,7 +153,7 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
         return state
     directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
-    resample = {"pos_embedding": _resampler(recipe)}
+    resample = {"pos_embedding": _resampler(recipe)} if hasattr(recipe.model(), "grid") else {}
     params, placement = warm_start.place(state.params, source, recipe.init_from.reset, resample)
     if jax.process_index() == 0:
         console = terminal.console()
@@ -199,7 +199,7 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     rows = [
         ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
         ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
-        ("tokens", str(objective.model.num_tokens(recipe.data.size))),
+        *_tokens(objective.model, recipe.data.size),
         ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
         ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es)"),
         ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
@@ -211,3 +211,8 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     whole = replicated(state, jax.tree.map(lambda x: x.sharding, state), mesh)
     for line in whole:
         log.warning("Large and replicated on every device (no rule shards it on this mesh): %s", line)
+
+
+def _tokens(model: Any, size: tuple[int, int]) -> list[tuple[str, str]]:
+    """The length of the sequence, where the model has one."""
+    return [("tokens", str(model.num_tokens(size)))] if hasattr(model, "num_tokens") else []

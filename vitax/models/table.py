@@ -1,4 +1,4 @@
-"""The models by name, the published ViTs, and what each costs without allocating it."""
+"""The models by name, the published sizes, and what each costs without allocating it."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import vit_sizes
+from vitax.models import bit_sizes, vit_sizes
+from vitax.models.bit import BiT
+from vitax.models.hybrid import Hybrid
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT}
+MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -29,6 +31,10 @@ def published() -> dict[str, dict[str, Any]]:
     for name in _VIT_NAMES:
         models[f"ViT-{name}"] = {"kind": "vit", **vit_sizes.fields(name), "pool": "tok", "num_classes": 1000}
     models["ViT-So400m/14"] |= {"pool": "map", "num_classes": 0}
+    for name in vit_sizes.HYBRIDS:
+        models[name] = {"kind": "hybrid", **vit_sizes.hybrid_fields(name), "num_classes": 1000}
+    for name in bit_sizes.NAMES:
+        models[f"BiT-{name}"] = {"kind": "bit", **bit_sizes.fields(name), "num_classes": 1000}
     return models
 
 
@@ -58,7 +64,7 @@ def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any)
 
 def summary(
     name: str, image_size: int | tuple[int, int] = 224, num_classes: int | None = None
-) -> dict[str, str | int | float]:
+) -> dict[str, str | int | float | None]:
     """Size and cost of a published model, from shapes alone: nothing is allocated.
 
     Args:
@@ -68,7 +74,8 @@ def summary(
 
     Returns:
       ``name``, ``parameters`` (elements), ``gmacs`` (1e9 multiply-accumulates of one
-      forward pass of one image), ``tokens`` (length of the sequence in the encoder).
+      forward pass of one image), ``tokens`` (length of the sequence in the
+      encoder; None where there is none).
 
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
@@ -77,10 +84,9 @@ def summary(
         name, image_size, **({} if num_classes is None else {"num_classes": num_classes})
     )
     cost = flops.forward_flops(model, variables, images)
-    embedded = jax.eval_shape(lambda v, x: model.apply(v, x, return_intermediates=True), variables, images)
     return {
         "name": name,
         "parameters": tree.size(variables["params"]),
         "gmacs": cost.macs / 1e9,
-        "tokens": int(embedded.intermediates["embedding"].shape[1]),
+        "tokens": model.num_tokens(image_size) if hasattr(model, "num_tokens") else None,
     }
