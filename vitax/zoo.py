@@ -75,12 +75,19 @@ _PORTED = {"padding": "symmetric", "norm_eps": 1e-5}
 TAGS: dict[str, int | None] = {
     **dict.fromkeys(
         (
-            *("augreg_in21k_ft_in1k", "augreg_in1k", "orig_in21k_ft_in1k", "sam_in1k", "fb_in1k", "augreg2_in21k_ft_in1k"),
+            *(
+                "augreg_in21k_ft_in1k",
+                "augreg_in1k",
+                "orig_in21k_ft_in1k",
+                "sam_in1k",
+                "fb_in1k",
+                "augreg2_in21k_ft_in1k",
+            ),
             *("goog_in21k_ft_in1k", "goog_teacher_in21k_ft_in1k", "goog_distilled_in1k"),
             *("ns_jft_in1k", "ns_jft_in1k_475", "aa_in1k", "ap_in1k", "in1k", "ra_in1k"),
         )
     ),
-    **{"augreg_in21k": 21_843, "goog_in21k": 21_843, "orig_in21k": 0, "lvd142m": 0, "webli": 0},
+    "augreg_in21k": 21_843, "goog_in21k": 21_843, "orig_in21k": 0, "lvd142m": 0, "webli": 0,
 }
 _AUGREG = re.compile(r"(?:R(?:26|50)?_)?(?:Ti|S|B|L)_\d+(?=-i)")
 
