@@ -87,9 +87,15 @@ TAGS: dict[str, int | None] = {
             *("ns_jft_in1k", "ns_jft_in1k_475", "aa_in1k", "ap_in1k", "in1k", "ra_in1k"),
         )
     ),
-    "augreg_in21k": 21_843, "goog_in21k": 21_843, "orig_in21k": 0, "lvd142m": 0, "webli": 0,
+    "augreg_in21k": 21_843,
+    "goog_in21k": 21_843,
+    "orig_in21k": 0,
+    "lvd142m": 0,
+    "webli": 0,
 }
-_AUGREG = re.compile(r"(?:R(?:26|50)?_)?(?:Ti|S|B|L)_\d+(?=-i)")
+_AUGREG = re.compile(
+    r"(?P<size>(R_Ti|R26_S|R50_L|Ti|S|B|L)_\d+)-(?P<data>i1k|i21k)(_30)?-(?:(?!--).)*?(?P<tuned>--.*?)?(\.npz)?"
+)
 
 
 def names() -> dict[str, Named]:
@@ -129,9 +135,10 @@ def resolve(name: str) -> Named:
       UserError: an unknown name or tag; names the nearest.
     """
     known = names()
-    stem, dot, tag = name.removeprefix("timm/").partition(".") if not name.endswith(".npz") else (name[:-4], "", "")
-    augreg = _AUGREG.match(stem)
-    stem = augreg[0] if augreg and stem not in known else stem
+    if augreg := _AUGREG.fullmatch(name):
+        classes = {"num_classes": 21_843} if augreg["data"] == "i21k" and not augreg["tuned"] else {}
+        return known[augreg["size"]]._replace(changes=classes)
+    stem, dot, tag = name.removeprefix("timm/").removesuffix(".npz").partition(".")
     if stem not in known:
         more = " `vitax models` and vitax.list_models('vit_b*') list them."
         raise UserError(f'create_model: no model "{name}".{suggest(stem, known)}{more}')
@@ -139,8 +146,8 @@ def resolve(name: str) -> Named:
         return known[stem]
     if tag not in TAGS:
         raise UserError(f'create_model: no tag "{tag}" of {stem}.{suggest(tag, TAGS)} Tags: {", ".join(TAGS)}.')
-    classes = {} if TAGS[tag] is None else {"num_classes": TAGS[tag]}
-    return known[stem]._replace(changes={**known[stem].changes, **classes})
+    stated = {} if TAGS[tag] is None else {"num_classes": TAGS[tag]}
+    return known[stem]._replace(changes={**known[stem].changes, **stated})
 
 
 def create_model(
