@@ -86,7 +86,7 @@ def state_bytes(program: Program) -> dict[str, int]:
 
     state = program.abstract_state
     return {
-        "parameters": here((state.params, state.mutables)),
+        "parameters": here((state.params, state.mutables, state.constants)),
         "optimizer": here((state.opt_state, state.step)),
         "averages": here((state.ema, state.ema_mutables)),
     }

@@ -71,20 +71,21 @@ def load(objective: Mapping[str, Any], program: Program, state: TrainState) -> T
     Raises:
       UserError: no checkpoint is named, or it holds another model.
     """
-    if TEACHER not in state.mutables:
+    if TEACHER not in state.constants:
         return state
     where = "objective.teacher.checkpoint"
     if not objective[TEACHER].get("checkpoint"):
         raise UserError(f"{where}: missing. Give the workdir of the teacher's run.")
     directory, step = warm_start.find(objective[TEACHER]["checkpoint"], where)
-    want = program.abstract_state.mutables[TEACHER]
-    loaded, _ = warm_start.load_params(directory, step, program.mesh, want["params"])
-    named = dict(tree.named_leaves(want["params"]))
+    variables = dict(program.abstract_state.constants[TEACHER])
+    like = {**variables.pop("params"), **variables}  # as ``load_params`` names them
+    loaded, _ = warm_start.load_params(directory, step, program.mesh, like)
+    named = dict(tree.named_leaves(like))
     lines = tree.difference(named, loaded)
     if lines:
         raise UserError(
             f"{where}: {directory / str(step)} does not hold the teacher's model:\n  " + "\n  ".join(lines[:20])
         )
-    params = jax.tree.unflatten(jax.tree.structure(want["params"]), [loaded[name] for name in named])
-    mutables = {**state.mutables, TEACHER: {**want, "params": params}}
-    return state.replace(mutables=mutables)  # type: ignore[attr-defined]
+    params = jax.tree.unflatten(jax.tree.structure(like), [loaded[name] for name in named])
+    others = {name: params.pop(name) for name in variables}
+    return state.replace(constants={TEACHER: {"params": params, **others}})  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from vitax.core.types import Batch, LossOutput, PyTree
 from vitax.objectives import losses
 from vitax.objectives.vision import Classification
 
-# Collection of the train state that holds the teacher's variables.
+# The teacher's variables among the constants of the train state.
 TEACHER = "teacher"
 
 
@@ -38,8 +38,8 @@ class Distillation(Classification):
     D is ``T^2 KL(softmax(teacher / T) || softmax(student / T))`` (soft), or the cross-entropy
     with the teacher's likeliest class (hard). The teacher runs without dropout, on the very
     augmented and mixed images (Beyer et al. call it a consistent teacher). Its variables are
-    a collection of the train state, ``teacher``: sharded like parameters, without gradient,
-    and in every checkpoint, so that a restart needs no other file.
+    constants of the train state: sharded like parameters, without gradient, and in every
+    checkpoint, so that a restart needs no other file.
 
     Attributes:
       teacher: the model to learn from; a recipe names its checkpoint.
@@ -56,6 +56,8 @@ class Distillation(Classification):
     alpha: float = 0.5
     temperature: float = 1.0
     form: Literal["soft", "hard"] = "soft"
+
+    constants = (TEACHER,)
 
     def __post_init__(self) -> None:
         if self.teacher is None:
@@ -94,11 +96,10 @@ class Distillation(Classification):
         return (1.0 - self.alpha) * own + self.alpha * taught
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
-        """Loss and accuracy of the student; the teacher comes back among the mutables, as it was."""
+        """Loss and accuracy of the student."""
         own = {name: tree for name, tree in variables.items() if name != TEACHER}
         answers = self.teacher_logits(variables[TEACHER], batch["image"])
-        output = super().loss(own, {**batch, TEACHER: answers}, rng, train=train)
-        return output.replace(mutables={**output.mutables, TEACHER: variables[TEACHER]})  # type: ignore[attr-defined]
+        return super().loss(own, {**batch, TEACHER: answers}, rng, train=train)
 
 
 def soft_divergence(student: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
