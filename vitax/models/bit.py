@@ -46,7 +46,7 @@ class BiT(nn.Module):
       unroll: a Python loop over the units of a stage instead of a scan over the equal
         ones; no change to parameters or results.
 
-    Reference: Kolesnikov et al., arXiv:1912.11370, section 3.1 and their published code.
+    Reference: Kolesnikov et al., arXiv:1912.11370, and their published code.
     """
 
     blocks: tuple[int, ...]

@@ -13,7 +13,7 @@ BLOCKS: dict[str, tuple[int, ...]] = {
     "R152": (3, 8, 36, 3),
     "R200": (3, 24, 36, 3),
 }
-# BiT, arXiv:1912.11370, section 3.1 and published weights; then the baselines of ViT,
+# BiT, arXiv:1912.11370: published weights; then the baselines of ViT,
 # arXiv:2010.11929, table 6 (ResNet50x1 ... ResNet200x3), as far as they are others.
 NAMES = (
     *("R50x1", "R50x3", "R101x1", "R101x3", "R152x2", "R152x4"),
