@@ -18,6 +18,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
+import vitax
 from vitax import arguments, recipe
 from vitax.construct import fields_of
 from vitax.core import durations, errors
@@ -321,6 +322,8 @@ def made() -> dict[pathlib.Path, str]:
 
 
 if __name__ == "__main__":
+    if pathlib.Path(vitax.__file__).resolve().parents[1] != ROOT:
+        raise SystemExit(f"make_reference.py: {vitax.__file__} is of another clone; set PYTHONPATH={ROOT}.")
     for path, text in made().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
