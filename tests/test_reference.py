@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vitax import arguments, recipe
+from vitax import arguments, data_spec, recipe
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "python scripts/make_reference.py"
@@ -51,12 +51,14 @@ def test_fields_that_come_from_elsewhere_are_those_that_the_recipe_gives(referen
         return build(table, spec, where, **values)
 
     build = recipe.construct
-    monkeypatch.setattr(recipe, "construct", record)
+    for module in (recipe, data_spec):
+        monkeypatch.setattr(module, "construct", record)
     checked = recipe.build(tiny(evaluators=None))
     checked.objective()
     checked.data.build_source()
+    assert given.keys() == {"model", "objective", "data.source", "data.ops", "optimizer", "schedule"}
     for part in reference.PARTS:
-        if part.table and part.path in given:
+        if part.path in given:
             assert given[part.path] == {*part.given, *part.hidden}, f"mend PARTS of make_reference.py: {part.path}"
 
 

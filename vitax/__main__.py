@@ -112,6 +112,15 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED
 
 
+def _pseudo_label(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import pseudo_label, recipe
+
+    student = recipe.load(args.config, rest)
+    rows = pseudo_label.write(args.checkpoint, student)
+    _print(args, rows, pseudo_label.lines(rows, student.data.num_examples))
+    return EXIT_DONE
+
+
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import quickstart
 
@@ -151,6 +160,17 @@ def _models(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_DONE
 
 
+def _fetch(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import fetch
+    from vitax.train import terminal
+
+    _no_more(rest)
+    with terminal.download_bar() as progress:
+        path = fetch.fetch(args.model, args.cache, progress)
+    _print(args, {"model": args.model, "path": str(path)}, [str(path)])
+    return EXIT_DONE
+
+
 def _cost(args: argparse.Namespace, rest: list[str]) -> int:
     _no_more(rest)
     if args.paper == (args.workdir is not None):
@@ -171,6 +191,15 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
 
         account = bill.read(args.workdir, args.usd_per_hour)
         _print(args, account, statement.lines(account))
+    return EXIT_DONE
+
+
+def _table2(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import table2
+
+    _no_more(rest)
+    columns = table2.table(args.runs)
+    _print(args, columns, table2.lines(columns))
     return EXIT_DONE
 
 
@@ -257,10 +286,13 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
+    "pseudo-label": _pseudo_label,
     "quickstart": _quickstart,
     "recipes": _recipes,
     "models": _models,
+    "fetch": _fetch,
     "cost": _cost,
+    "table2": _table2,
     "plan": _plan,
     "report": _report,
     "compare": _compare,

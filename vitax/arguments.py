@@ -16,10 +16,13 @@ VERBS = {
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
     "predict": "classify image files and folders with a checkpoint; features and attention too",
+    "pseudo-label": "label images with a teacher, for a student's recipe (Noisy Student)",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
+    "fetch": "bring a published weight file into the local cache, and print its path",
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
+    "table2": "the ViT paper's Table 2 beside your own runs, with the cost of each column",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir, or one page over several",
     "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
@@ -98,6 +101,16 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
         ),
     ),
+    "pseudo-label": (
+        _JSON,
+        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the teacher's workdir"),
+        _argument(
+            "--config",
+            required=True,
+            metavar="NAME[:VARIANT]",
+            help="the student's recipe: its source of kind pseudo_labelled names the images and the folder to write",
+        ),
+    ),
     "quickstart": (
         _JSON,
         _argument("--workdir", type=paths.parse, default=Path("runs/quickstart")),
@@ -112,11 +125,24 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--devices", type=int, help="with --explain: lay its mesh over so many (default 1)"),
     ),
     "models": (_JSON, _PATTERN),
+    "fetch": (
+        _JSON,
+        _argument("model", metavar="NAME", help="e.g. imagenet21k/ViT-B_16, BiT-M-R50x1, timm/MODEL.TAG, OWNER/MODEL"),
+        _argument(
+            "--cache", type=Path, metavar="DIR", help="where files are kept (default: VITAX_WEIGHTS, else ~/.cache)"
+        ),
+    ),
     "cost": (
         _JSON,
         _argument("--workdir", type=paths.parse, help="of a run: what it has cost so far"),
         _argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again"),
         _PRICE,
+    ),
+    "table2": (
+        _JSON,
+        _argument(
+            "runs", nargs="*", type=Path, metavar="DIR", help="folders whose runs are filled in where they belong"
+        ),
     ),
     "plan": (
         _JSON,

@@ -14,6 +14,7 @@ import numpy as np
 
 import vitax
 from vitax import recipe as recipes
+from vitax import teacher
 from vitax.checkpoint import store, warm_start
 from vitax.core import tree
 from vitax.core.environment import compile_cache
@@ -147,7 +148,7 @@ def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState:
     """A fresh state, warm-started where the recipe says so."""
-    state = program.init()
+    state = teacher.load(recipe.config["objective"], program, program.init())
     if recipe.init_from is None:
         return state
     directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
