@@ -160,7 +160,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "compare": (_JSON, _argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdirs, at least two")),
     "doctor": (
         _JSON,
-        _argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="that JAX may take to start (120)"),
+        _argument(
+            "--timeout", type=float, default=120.0, metavar="SECONDS", help="that JAX may take to start (default 120)"
+        ),
     ),
     "ckpt ls": (_JSON, _argument("checkpoint", metavar="DIR", help="a workdir")),
     "ckpt verify": (_JSON, _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir; all steps by default")),

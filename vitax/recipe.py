@@ -55,7 +55,12 @@ def auto_dtype(platform: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointSpec:
-    """``checkpoint``: how often to save, and how many of the newest to keep."""
+    """``checkpoint`` of a recipe.
+
+    Attributes:
+      every: duration between two saves.
+      keep: how many of the newest stay.
+    """
 
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"epochs": 1})
     keep: int = 3
@@ -63,7 +68,11 @@ class CheckpointSpec:
 
 @dataclasses.dataclass(frozen=True)
 class LogSpec:
-    """``log``: how often to write metrics."""
+    """``log`` of a recipe.
+
+    Attributes:
+      every: duration between two rows of metrics.
+    """
 
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"steps": 50})
 
