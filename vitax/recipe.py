@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from vitax import config_files
 from vitax.construct import call, check, construct, fields_of
+from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
@@ -75,16 +76,16 @@ class DataSpec:
     """
 
     source: Mapping[str, Any]
-    num_examples: int
-    num_classes: int
-    image_size: int | tuple[int, int]
-    channels: int = 3
+    num_examples: Positive
+    num_classes: Positive
+    image_size: Positive | tuple[Positive, Positive]
+    channels: Positive = 3
     ops: tuple[Any, ...] = ()
-    batch_size: int = 512
+    batch_size: Positive = 512
     shuffle: bool = True
-    seed: int | None = None
-    threads: int | None = None
-    prefetch: int = 2
+    seed: NotNegative | None = None
+    threads: Positive | None = None
+    prefetch: Positive = 2
 
     @property
     def size(self) -> tuple[int, int]:
@@ -122,10 +123,17 @@ class DataSpec:
             for i, spec in enumerate(self.ops)
         ]
 
-    def pipeline(self, seed: int, where: str = "data") -> Pipeline:
-        """The pipeline of this process."""
+    def pipeline(
+        self,
+        seed: int,
+        where: str = "data",
+        source: DataSource | None = None,
+        process: tuple[int, int] | None = None,
+    ) -> Pipeline:
+        """The pipeline of a process (index, count), by default this one, over a source that is open or one it opens."""
+        index, count = process or (jax.process_index(), jax.process_count())
         return Pipeline(
-            self.build_source(where),
+            source or self.build_source(where),
             self.build_ops(where),
             batch_size=self.batch_size,
             seed=seed if self.seed is None else self.seed,
@@ -135,8 +143,8 @@ class DataSpec:
             channels=self.channels,
             threads=self.threads,
             prefetch=self.prefetch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
 
 
@@ -145,7 +153,7 @@ class CheckpointSpec:
     """``checkpoint``: how often to save, and how many of the newest to keep."""
 
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"epochs": 1})
-    keep: int = 3
+    keep: Positive = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +221,8 @@ class Recipe:
         """An interval in steps (see ``core.durations.due``), at least one."""
         duration = Duration.parse(spec, where)
         assert duration is not None
+        if not duration.value:
+            raise UserError(f"{where}.{duration.unit}: expected a number above 0, got 0.")
         data = self.data
         exact = duration.exact_steps(
             batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps
@@ -278,6 +288,15 @@ class Recipe:
         key = jax.eval_shape(jax.random.key, 0)
         return unbox(jax.eval_shape(objective.init, key, self.batch_spec))["params"]
 
+    @functools.cached_property
+    def sources(self) -> dict[str, DataSource]:
+        """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
+        found = {"data": self.data.build_source()}
+        for name in self.config.get("evaluators") or {}:
+            where = f"evaluators.{name}.data"
+            found[where] = evaluator_data(self.config, name).build_source(where)
+        return found
+
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
 
@@ -316,7 +335,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data")
+            pipeline = data.pipeline(self.seed, f"{where}.data", self.sources[f"{where}.data"])
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),
@@ -342,7 +361,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     Raises:
       UserError: with the dotted path of what is wrong.
     """
-    plain = _plain(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+    plain = config_files.to_plain(config)
     for key in plain:
         if key not in TOP_LEVEL:
             raise UserError(f"{key}: unknown part of a recipe.{suggest(key, TOP_LEVEL)} Valid: {', '.join(TOP_LEVEL)}.")
@@ -366,8 +385,8 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
         checkpoint=call(CheckpointSpec, plain.get("checkpoint") or {}, "checkpoint"),
         log=call(LogSpec, plain.get("log") or {}, "log"),
         init_from=call(InitFrom, init_from, "init_from") if init_from else None,
-        accumulate=plain.get("accumulate") or 1,
-        seed=plain.get("seed") or 0,
+        accumulate=check(1 if plain.get("accumulate") is None else plain["accumulate"], Positive, "accumulate"),
+        seed=check(plain.get("seed") or 0, NotNegative, "seed"),
         chip=check(plain.get("chip") or {}, Mapping, "chip"),
         name=name,
     )
@@ -382,9 +401,6 @@ def load(spec: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
-    for where, value in (("accumulate", recipe.accumulate), ("seed", recipe.seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{where}: expected a whole number, got {value!r}.")
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
@@ -415,17 +431,6 @@ def _check_source(data: DataSpec, where: str) -> None:
             raise UserError(
                 f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
             )
-
-
-def _plain(value: Any) -> Any:
-    """Nested dicts and tuples of JSON types, whatever the config was made of."""
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_plain(v) for v in value)
-    return value
 
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
