@@ -109,6 +109,7 @@ def verify_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_weights(checkpoint: str, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
     """``checkpoint.export`` of ``DIR`` (the newest readable step) or ``DIR@STEP``."""
+    export.check_format(out)
     folder, step = warm_start.find(_local(checkpoint), "ckpt export")
     return export.export(folder, step, out, weights)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from vitax.construct import call, check, construct, fields_of
+from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource
 from vitax.data.image_ops import OPS
@@ -36,16 +37,16 @@ class DataSpec:
     """
 
     source: Mapping[str, Any]
-    num_examples: int
-    num_classes: int
-    image_size: int | tuple[int, int]
-    channels: int = 3
+    num_examples: Positive
+    num_classes: Positive
+    image_size: Positive | tuple[Positive, Positive]
+    channels: Positive = 3
     ops: tuple[Any, ...] = ()
-    batch_size: int = 512
+    batch_size: Positive = 512
     shuffle: bool = True
-    seed: int | None = None
-    threads: int | None = None
-    prefetch: int = 2
+    seed: NotNegative | None = None
+    threads: Positive | None = None
+    prefetch: Positive = 2
     soft_labels: bool = False
 
     @property
@@ -86,8 +87,15 @@ class DataSpec:
             for i, spec in enumerate(self.ops)
         ]
 
-    def pipeline(self, seed: int, where: str = "data", source: DataSource | None = None) -> Pipeline:
-        """The pipeline of this process, over its own source or one that is open already."""
+    def pipeline(
+        self,
+        seed: int,
+        where: str = "data",
+        source: DataSource | None = None,
+        process: tuple[int, int] | None = None,
+    ) -> Pipeline:
+        """The pipeline of a process (index, count), by default this one, over a source that is open or one it opens."""
+        index, count = process or (jax.process_index(), jax.process_count())
         return Pipeline(
             self.build_source(where) if source is None else source,
             self.build_ops(where),
@@ -100,8 +108,8 @@ class DataSpec:
             threads=self.threads,
             prefetch=self.prefetch,
             soft_labels=self.soft_labels,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            process_index=index,
+            process_count=count,
         )
 
 

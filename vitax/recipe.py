@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 
 from vitax import config_files, teacher
 from vitax.construct import call, check, construct, fields_of
+from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
-from vitax.core.types import Evaluator
+from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
 from vitax.data_spec import DataSpec, check_source, evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
@@ -63,7 +64,7 @@ class CheckpointSpec:
     """
 
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"epochs": 1})
-    keep: int = 3
+    keep: Positive = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Recipe:
         """An interval in steps (see ``core.durations.due``), at least one."""
         duration = Duration.parse(spec, where)
         assert duration is not None
+        if not duration.value:
+            raise UserError(f"{where}.{duration.unit}: expected a number above 0, got 0.")
         data = self.data
         exact = duration.exact_steps(
             batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps
@@ -208,6 +211,15 @@ class Recipe:
         """Shapes of the parameters."""
         return self.abstract_variables["params"]
 
+    @functools.cached_property
+    def sources(self) -> dict[str, DataSource]:
+        """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
+        found = {"data": self.data.build_source()}
+        for name in self.config.get("evaluators") or {}:
+            where = f"evaluators.{name}.data"
+            found[where] = evaluator_data(self.config, name).build_source(where)
+        return found
+
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
 
@@ -245,7 +257,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data")
+            pipeline = data.pipeline(self.seed, f"{where}.data", self.sources[f"{where}.data"])
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),
@@ -261,14 +273,14 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     Raises:
       UserError: with the dotted path of what is wrong.
     """
-    plain = _plain(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+    plain = config_files.to_plain(config)
     for key in plain:
         if key not in TOP_LEVEL:
             raise UserError(f"{key}: unknown part of a recipe.{suggest(key, TOP_LEVEL)} Valid: {', '.join(TOP_LEVEL)}.")
     for key in REQUIRED:
         if plain.get(key) is None:
             raise UserError(f"{key}: missing from the recipe.")
-    plain["objective"] = _plain(teacher.resolve(check(plain["objective"], Mapping, "objective")))
+    plain["objective"] = config_files.to_plain(teacher.resolve(check(plain["objective"], Mapping, "objective")))
     init_from = plain.get("init_from")
     init_from = {"checkpoint": init_from} if isinstance(init_from, str) else init_from
     duration = Duration.parse(plain["duration"], "duration")
@@ -286,8 +298,8 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
         checkpoint=call(CheckpointSpec, plain.get("checkpoint") or {}, "checkpoint"),
         log=call(LogSpec, plain.get("log") or {}, "log"),
         init_from=call(InitFrom, init_from, "init_from") if init_from else None,
-        accumulate=plain.get("accumulate") or 1,
-        seed=plain.get("seed") or 0,
+        accumulate=check(1 if plain.get("accumulate") is None else plain["accumulate"], Positive, "accumulate"),
+        seed=check(plain.get("seed") or 0, NotNegative, "seed"),
         chip=check(plain.get("chip") or {}, Mapping, "chip"),
         name=name,
     )
@@ -302,9 +314,6 @@ def load(spec: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
-    for where, value in (("accumulate", recipe.accumulate), ("seed", recipe.seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{where}: expected a whole number, got {value!r}.")
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
@@ -324,17 +333,6 @@ def _check(recipe: Recipe) -> None:
             if key not in valid:
                 raise UserError(f"{where}.{key}: unknown field.{suggest(key, valid)} Valid: {', '.join(valid)}.")
         recipe.every(spec.get("every") or {"epochs": 1}, f"{where}.every")
-
-
-def _plain(value: Any) -> Any:
-    """Nested dicts and tuples of JSON types, whatever the config was made of."""
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_plain(v) for v in value)
-    return value
 
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:

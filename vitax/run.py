@@ -39,8 +39,24 @@ def start_jax() -> None:
     if not (glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")):
         topology.quiet(os.environ)  # libtpu may be here to plan with, and no TPU to start
     hosts.start_distributed()
+    start_devices()
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(compile_cache(os.environ)))
+
+
+def start_devices() -> None:
+    """Starts the devices that JAX_PLATFORMS asks for; UserError where there are none."""
+    asked = os.environ.get("JAX_PLATFORMS") or jax.config.values["jax_platforms"]
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where CUDA is asked for and its plugin is absent
+        extra = {"tpu": "tpu", "cuda": "cuda", "gpu": "cuda"}.get(str(asked).partition(",")[0])
+        mend = f" On a machine that has one, install the extra: pip install -e '.[{extra}]'." if extra else ""
+        why = "".join(f" ({line})" for line in str(error).splitlines()[:1])
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: JAX finds no such device{why}."
+            f"{mend} Unset JAX_PLATFORMS to take what there is; vitax doctor says what is wrong with a machine."
+        ) from error
 
 
 def train(recipe: Recipe, workdir: Path) -> int:
@@ -55,14 +71,15 @@ def train(recipe: Recipe, workdir: Path) -> int:
     """
     clock = Clock()
     _check_workdir(recipe, workdir)
+    check_data(recipe)
+    if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
+        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()
-    pipeline = recipe.data.pipeline(recipe.seed)
+    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.sources["data"])
     evaluators = recipe.evaluators()
     check_classes(getattr(pipeline.source, "class_names", None), evaluators)
-    if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
-        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     if primary:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "recipe.json", recipe.config)
@@ -102,6 +119,22 @@ def _refuse(lines: list[str], where: Any) -> None:
             + "\n  ".join(lines)
             + "\nUse the same settings, or another --workdir."
         )
+
+
+def check_data(recipe: Recipe) -> None:
+    """Opens all data and makes one example of each, on the host, before devices are started.
+
+    Raises:
+      UserError: data that is missing, or of another size, order of axes or number of classes than stated.
+    """
+    for where, source in recipe.sources.items():
+        spec = recipe.data if where == "data" else recipes.evaluator_data(recipe.config, where.split(".")[1])
+        # As the only process: how many there are is not known yet.
+        pipeline = spec.pipeline(recipe.seed, where, source, process=(0, 1))
+        try:
+            pipeline.images(np.zeros(1, np.int64))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def check_classes(names: Sequence[str] | None, evaluators: Sequence[tuple[Any, float]]) -> None:

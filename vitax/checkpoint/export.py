@@ -1,5 +1,6 @@
 """Parameters of a checkpoint in one file for other programs: safetensors or NumPy's npz."""
 
+import importlib.util
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,8 +37,7 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
     Raises:
       UserError: an unknown suffix, no averages, a missing package, or a damaged checkpoint.
     """
-    if out.suffix not in SUFFIXES:
-        raise UserError(f'{out}: unknown format "{out.suffix}". Expected a name that ends in {" or ".join(SUFFIXES)}.')
+    check_format(out)
     try:
         metadata, digests = store.read_metadata(directory, step)
         averaged = any(name.startswith("ema/") for name in digests)
@@ -86,14 +86,20 @@ def _about(
     }
 
 
-def _safetensors(path: Path, arrays: Iterable[tuple[str, np.ndarray]], about: dict[str, str]) -> list[tuple[int, ...]]:
-    try:
-        from safetensors.numpy import save_file
-    except ImportError:
+def check_format(out: Path) -> None:
+    """Raises UserError where a file of this name cannot be written: its suffix, or a package that is missing."""
+    if out.suffix not in SUFFIXES:
+        raise UserError(f'{out}: unknown format "{out.suffix}". Expected a name that ends in {" or ".join(SUFFIXES)}.')
+    if out.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
         raise UserError(
             "Writing safetensors needs the package safetensors, of the extra `interop`: "
             "pip install -c constraints.txt -e '.[interop]'. An .npz needs nothing more."
-        ) from None
+        )
+
+
+def _safetensors(path: Path, arrays: Iterable[tuple[str, np.ndarray]], about: dict[str, str]) -> list[tuple[int, ...]]:
+    from safetensors.numpy import save_file
+
     held = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays}
     save_file(held, path, about)
     return [array.shape for array in held.values()]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vitax.checkpoint import digest, store
 from vitax.core import paths, tree
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, suggest
 
 log = logging.getLogger("vitax")
 
@@ -67,10 +67,17 @@ def locate(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, list[int]
             else []
         )
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
-        raise UserError(f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
+        raise UserError(
+            f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/)."
+            f"{suggest(path.name, near)}{hint}"
+        )
     step = int(match.group(2)) if match.group(2) is not None else None
     if step is not None and step not in steps:
-        raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
+        nearest = min(steps, key=lambda found: abs(found - step))
+        raise UserError(
+            f"{what} {checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}. "
+            f"The nearest is {match.group(1)}@{nearest}."
+        )
     return directory, steps, step
 
 

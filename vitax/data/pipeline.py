@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vitax.core.errors import UserError
+from vitax.core.layout import channels_first
 from vitax.data import composed, order
 from vitax.data.image_ops import OPS, Decode, DecodeThen
 
@@ -84,6 +85,8 @@ class Pipeline:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.process_index, self.process_count = process_index, process_count
         self.num_examples = len(source)
+        if hasattr(source, "known_labels"):  # those of other sources are looked at batch by batch
+            self._check_labels(source.known_labels, np.arange(len(source)))
         self._order = order.Order(self.num_examples, seed=seed, shuffle=shuffle)
         self._streams = _streams(self.ops)
         self._steps = _fused(self._streams)
@@ -235,6 +238,11 @@ class Pipeline:
         if tuple(shape) == self.shape:
             return
         height, width, channels = self.shape
+        if channels_first(shape):
+            raise UserError(
+                f"{self.source.describe(int(index))}: the image is {'x'.join(map(str, shape))}, with its {shape[0]} "
+                "channels first (NCHW); expected height x width x channels (NHWC). Store images.transpose(0, 2, 3, 1)."
+            )
         mend = (
             f'put {{"kind": "resize"}} (or a crop) into data.ops, or set image_size={tuple(shape[:2])}'
             if tuple(shape[:2]) != (height, width)

@@ -65,6 +65,11 @@ class ArraySource:
         images, labels = self._arrays
         return {"image": images[index], "label": int(labels[index])}
 
+    @property
+    def known_labels(self) -> np.ndarray:
+        """int32 [N]: of all examples, without reading one."""
+        return self._arrays[1]
+
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Fresh arrays of many examples: image uint8 [B, H, W, C], label int32 [B]."""
         images, labels = self._arrays

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from vitax.core.axes import constrain
+from vitax.core.bounds import DropRate, NotNegative, Positive
 from vitax.core.errors import UserError
+from vitax.core.layout import channels_first
 from vitax.core.types import ModelOutput
 from vitax.layers.attention import Attention
 from vitax.layers.blocks import Block, Mlp
@@ -120,20 +122,20 @@ class ViT(nn.Module):
     baselines", arXiv:2205.01580. Registers: arXiv:2309.16588.
     """
 
-    width: int
-    depth: int
-    mlp_dim: int
-    num_heads: int
-    patch_size: int | tuple[int, int]
-    num_classes: int = 0
+    width: Positive
+    depth: Positive
+    mlp_dim: Positive
+    num_heads: Positive
+    patch_size: Positive | tuple[Positive, Positive]
+    num_classes: NotNegative = 0
     pool: Literal["tok", "gap", "map"] = "tok"
     norm_after_pool: bool = False
     position: Literal["learned", "sincos2d"] = "learned"
     position_init: float = 0.02
-    num_registers: int = 0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    num_registers: NotNegative = 0
+    dropout: DropRate = 0.0
+    attention_dropout: DropRate = 0.0
+    stochastic_depth: DropRate = 0.0
     layer_scale: float | None = None
     pre_logits: bool | int = False
     head_bias_init: float = 0.0
@@ -291,6 +293,11 @@ class ViT(nn.Module):
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
         if len(shape) != 4:
             raise UserError(f"images: expected [batch, height, width, channels], got shape {tuple(shape)}.")
+        if channels_first(shape[1:]):
+            raise UserError(
+                f"images of shape {tuple(shape)} have their channels first; expected them last: [batch, height, width, "
+                "channels]. Move the axis with images.transpose(0, 2, 3, 1)."
+            )
         return self.grid((shape[1], shape[2]))
 
     def _add_positions(self, patches: Array, grid: tuple[int, int], front: int) -> Array:
