@@ -43,7 +43,9 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 _JSON = _argument("--json", action="store_true", help="print one JSON value on stdout")
 _CONFIG = _argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
-_CHECKPOINT = _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
+_CHECKPOINT = _argument(
+    "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a workdir (newest by default) or published weights"
+)
 _TARGET = _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir")
 _PATTERN = _argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
 _PRICE = _argument(
@@ -67,7 +69,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             metavar="DIR|CSV",
             help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
         ),
-        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"),
+        _argument(
+            "--checkpoint",
+            required=True,
+            metavar="DIR[@STEP]|FILE",
+            help="what to start from: the workdir of a run, or published weights",
+        ),
         _argument("--workdir", type=paths.parse, help="where everything is left"),
         _argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val"),
         _argument(

@@ -5,23 +5,24 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 import vitax
+from vitax import published
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.core import tree
 from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
 from vitax.data.pipeline import Pipeline, difference
-from vitax.layers.embed import resample_positions
+from vitax.fitting import Fit, stored_grid
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
 from vitax.recipe import Recipe
@@ -61,7 +62,10 @@ def train(recipe: Recipe, workdir: Path) -> int:
     evaluators = recipe.evaluators()
     check_classes(getattr(pipeline.source, "class_names", None), evaluators)
     if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
-        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
+        if is_weight_file(recipe.init_from.checkpoint):
+            published.load(recipe.init_from.checkpoint, recipe.data.size)
+        else:
+            warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     if primary:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "recipe.json", recipe.config)
@@ -150,40 +154,36 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
     state = program.init()
     if recipe.init_from is None:
         return state
-    directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
-    source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
-    resample = {"pos_embedding": _resampler(recipe)}
-    params, placement = warm_start.place(state.params, source, recipe.init_from.reset, resample)
+    where, source, fit = _start(recipe, program)
+    params, placement = warm_start.place(state.params, source, recipe.init_from.reset, fit.table())
     if jax.process_index() == 0:
         console = terminal.console()
-        console.print(f"Warm start from {directory / str(step)} ({root}):")
+        console.print(f"Warm start from {where}:", markup=False)
         for line in placement.lines():
-            console.print(f"  {line}")
-        write_json(workdir / "warm_start.json", {"source": str(directory / str(step)), **vars(placement)})
+            console.print(f"  {line}", markup=False)
+        write_json(workdir / "warm_start.json", {"source": where, **vars(placement)})
     ema = jax.tree.map(lambda x: x.copy(), params) if program.ema is not None else {}
     return state.replace(params=params, ema=ema)  # type: ignore[attr-defined]
 
 
-def _resampler(recipe: Recipe) -> warm_start.Resample:
-    model = recipe.model()
-    method: Any = recipe.init_from.positions if recipe.init_from else "corner_linear"
-    grid = model.grid(recipe.data.size)
-
-    def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        front = shape[1] - grid[0] * grid[1]
-        return resample_positions(array, _source_grid(array.shape[1] - front), grid, method)
-
-    return resample
-
-
-def _source_grid(patches: int) -> tuple[int, int]:
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise UserError(
-            f"init_from: {patches} position embeddings are no square grid; start them afresh with "
-            '--config.init_from.reset=\'("^head/", "pos_embedding")\'.'
-        )
-    return side, side
+def _start(recipe: Recipe, program: Program) -> tuple[str, Mapping[str, Any], Fit]:
+    """What a warm start takes from: a name for it, its parameters, and how they are made to fit."""
+    assert recipe.init_from is not None
+    checkpoint, asked = recipe.init_from.checkpoint, recipe.init_from.positions
+    model, size = recipe.model(), recipe.data.size
+    if is_weight_file(checkpoint):
+        found = published.load(checkpoint, size)
+        lines = [*found.lines, *(f"Warning: {line}" for line in published.differences(found, recipe.config))]
+        for line in lines if jax.process_index() == 0 else ():
+            terminal.console().print(line, markup=False)
+        positions = found.positions if asked == "auto" else asked
+        fit = Fit(model, size, "cls" in found.params, found.grid, positions, found.patches)
+        return f"{checkpoint} ({found.title})", found.params, fit
+    directory, step = warm_start.find(checkpoint, "init_from.checkpoint")
+    source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
+    grid = stored_grid(store.read_metadata(directory, step)[0]["recipe"])
+    positions = "corner_linear" if asked == "auto" else asked
+    return f"{directory / str(step)} ({root})", source, Fit(model, size, "cls" in source, grid, positions)
 
 
 def describe(recipe: Recipe, program: Program, workdir: Path) -> None:

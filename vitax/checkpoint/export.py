@@ -9,10 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from vitax.checkpoint import digest, offline, store
+from vitax.checkpoint.files import METADATA_ENTRY, SUFFIXES
 from vitax.core.errors import UserError
-
-SUFFIXES = (".safetensors", ".npz")
-METADATA_ENTRY = "__metadata__"  # of an npz, which has no place for it
 
 
 def export(directory: Path, step: int, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
