@@ -3,10 +3,9 @@
 Reference: names of google-research/vision_transformer and google-research/big_vision.
 """
 
+import math
 import re
 from collections.abc import Callable
-
-import numpy as np
 
 from vitax.checkpoint.convert import SAME, Op, Rule, each
 from vitax.checkpoint.files import WeightFile
@@ -116,9 +115,10 @@ def _vit_jax(file: WeightFile) -> Constants:
 
 
 def _big_vision(file: WeightFile) -> Constants:
-    """SigLIP squashes images; big_vision's classifiers resize the smaller side and crop 7/8 of it."""
+    """SigLIP squashes images; big_vision's classifiers resize the smaller side and crop: 224 of 256, 384 of 448."""
     siglip = "/img/" in f"/{file.root}"
-    return Constants(crop=None if siglip else 7 / 8, notes=_augreg_notes(file))
+    side = math.isqrt(file.arrays["pos_embedding"].shape[1]) * file.arrays["embedding/kernel"].shape[0]
+    return Constants(crop=None if siglip else 7 / 8 if side < 384 else 6 / 7, notes=_augreg_notes(file))
 
 
 def _layout(
@@ -156,8 +156,3 @@ BIG_VISION_SCAN = _layout(
     "big_vision_scan", "big_vision ViT (scanned)", _SCAN, (0, 0, 1, 0), "pos_embedding", _big_vision, False
 )
 LAYOUTS = (PRE_LINEN, LINEN, BIG_VISION, BIG_VISION_SCAN)
-
-
-def zeroed(head: np.ndarray) -> bool:
-    """Whether a head was cleared before it was published, as those of imagenet21k/* are."""
-    return not np.any(head)

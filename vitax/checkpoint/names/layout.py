@@ -61,7 +61,7 @@ class Constants:
         """Image ops of an evaluation at this size."""
         if self.crop is None or size[0] != size[1]:
             return {"kind": "decode"}, {"kind": "resize", "method": self.resize}
-        smaller = int(min(size) / self.crop)
+        smaller = int(min(size) / self.crop + 1e-6)
         return (
             {"kind": "decode"},
             {"kind": "resize_small", "smaller": smaller, "method": self.resize},

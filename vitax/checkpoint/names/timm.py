@@ -101,6 +101,7 @@ def _constants(file: WeightFile) -> Constants:
     activation = arguments.get("act_layer", "gelu_tanh" if "so400m_patch16" in architecture else "gelu")
     size = arguments.get("img_size") or about.get("input_size", [3, None, None])[1:]
     size = (size, size) if isinstance(size, int) else tuple(size)
+    names = config.get("label_names")  # a mapping where numbers are left out
     pool = arguments.get("global_pool") or config.get("global_pool")
     return Constants(
         norm_eps=float(arguments.get("norm_eps", 1e-5 if "clip" in architecture else 1e-6)),
@@ -112,7 +113,7 @@ def _constants(file: WeightFile) -> Constants:
         image_size=size if all(size) else None,
         num_heads=arguments.get("num_heads"),
         pool=_POOLS.get(str(pool)) if pool else None,
-        class_names=tuple(config["label_names"]) if config.get("label_names") else None,
+        class_names=tuple(names) if isinstance(names, list) else None,
         notes=("constants from config.json beside the file",),
     )
 
