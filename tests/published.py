@@ -5,7 +5,6 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from vitax import published
 from vitax.construct import construct
 from vitax.models.table import MODELS
 

@@ -3,7 +3,6 @@
 The files come from scripts/make_published_golden.py, where torch computes in float64.
 """
 
-import numpy as np
 import pytest
 
 from tests.published import FILES, TOLERANCE, apply, error, outputs

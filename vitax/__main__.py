@@ -222,6 +222,16 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED if any(check.status == doctor.FAIL for check in checks) else EXIT_DONE
 
 
+def _convert(args: argparse.Namespace, rest: list[str]) -> int:
+    _no_more(rest)
+    _on_the_host()
+    from vitax import publishing
+
+    row = publishing.run(args.source, args.target, args.to)
+    _print(args, row, publishing.lines(row))
+    return EXIT_DONE
+
+
 def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
     _no_more(rest)
     _on_the_host()
@@ -264,6 +274,7 @@ COMMANDS = {
     "plan": _plan,
     "report": _report,
     "compare": _compare,
+    "convert": _convert,
     "ckpt": _ckpt,
     "doctor": _doctor,
     "launch": _launch,

@@ -24,6 +24,7 @@ VERBS = {
     "report": "write report.html for a workdir, or one page over several",
     "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
+    "convert": "published weights to checkpoints and back: Google's npz, timm, Hugging Face",
     "ckpt": "checkpoints: list, verify, export, copy",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
 }
@@ -142,6 +143,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "doctor": (
         _JSON,
         _argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="that JAX may take to start (120)"),
+    ),
+    "convert": (
+        _JSON,
+        _argument("source", metavar="SRC", help="a workdir (DIR[@STEP]) or weights: .npz, .safetensors, FILE:PART"),
+        _argument("target", type=Path, metavar="DST", help="a file; for timm and hf a folder"),
+        _argument("--to", required=True, metavar="LAYOUT", help="vitax, npz (Google's), timm or hf (Hugging Face)"),
     ),
     "ckpt ls": (_JSON, _argument("checkpoint", metavar="DIR", help="a workdir")),
     "ckpt verify": (_JSON, _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir; all steps by default")),

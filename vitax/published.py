@@ -146,19 +146,26 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
 
 def _own(spec: str, file: WeightFile) -> Published:
     """What ``ckpt export`` and ``convert --to vitax`` write: our names, with the recipe in them."""
-    recipe = json.loads(file.metadata["recipe"])
     names = json.loads(file.metadata.get("class_names") or "null")
+    line = f"{spec}: weights that vitax wrote, {len(file.arrays)} arrays"
+    return of_recipe(spec, file.arrays, json.loads(file.metadata["recipe"]), names, line)
+
+
+def of_recipe(
+    spec: str, params: Mapping[str, np.ndarray], recipe: Mapping[str, Any], class_names: Any, line: str
+) -> Published:
+    """Parameters under our names with the recipe that they come from."""
     size = recipe["data"]["image_size"]
-    # A recipe leaves classes to its data; a file has what it has.
+    # A recipe leaves classes to its data; parameters have what they have.
     model = {"num_classes": recipe["data"]["num_classes"]} | {k: v for k, v in recipe["model"].items() if v is not None}
     return Published(
         spec=spec,
         title="vitax",
-        params=file.arrays,
-        recipe=recipe | {"model": model},
+        params=params,
+        recipe={**recipe, "model": model},
         image_size=(size, size) if isinstance(size, int) else tuple(size),
-        class_names=tuple(names) if names else None,
-        lines=(f"{spec}: weights that vitax wrote, {len(file.arrays)} arrays", *_zeroed(file.arrays)),
+        class_names=tuple(class_names) if class_names else None,
+        lines=(line, *_zeroed(params)),
     )
 
 

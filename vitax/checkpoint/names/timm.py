@@ -104,7 +104,7 @@ def _constants(file: WeightFile) -> Constants:
     names = config.get("label_names")  # a mapping where numbers are left out
     pool = arguments.get("global_pool") or config.get("global_pool")
     return Constants(
-        norm_eps=float(arguments.get("norm_eps", 1e-5 if "clip" in architecture else 1e-6)),
+        norm_eps=1e-5 if "clip" in architecture else 1e-6,
         gelu=pick(ACTIVATIONS, str(activation), f"{file.path}: activation"),
         mean=tuple(about.get("mean", (0.5,) * 3)),
         std=tuple(about.get("std", (0.5,) * 3)),
