@@ -199,7 +199,7 @@ def _hugging_face(found: Published) -> Written:
     ratio, rest = divmod(model["mlp_dim"], model["width"])
     if rest:
         raise UserError(
-            f"--to hf: DINOv2 there has MLPs of a whole multiple of the width, not {model['mlp_dim']} of {model['width']}."
+            f"--to hf: DINOv2 has MLPs of a whole multiple of the width, not {model['mlp_dim']} of {model['width']}."
         )
     params = {name: x for name, x in found.params.items() if not name.startswith("head/")}
     arrays = _renamed(huggingface.DINOV2_MODEL, found, params)
