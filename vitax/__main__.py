@@ -241,6 +241,15 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED if any(check.status == doctor.FAIL for check in checks) else EXIT_DONE
 
 
+def _convert(args: argparse.Namespace, rest: list[str]) -> int:
+    _on_the_host()
+    from vitax import publishing
+
+    row = publishing.run(args.source, args.target, args.to)
+    _print(args, row, publishing.lines(row))
+    return EXIT_DONE
+
+
 def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
     _on_the_host()
     from vitax import ckpt
@@ -285,6 +294,7 @@ COMMANDS = {
     "plan": _plan,
     "report": _report,
     "compare": _compare,
+    "convert": _convert,
     "ckpt": _ckpt,
     "doctor": _doctor,
     "launch": _launch,

@@ -29,6 +29,7 @@ VERBS = {
     "report": "write report.html for a workdir, or one page over several",
     "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
+    "convert": "published weights to checkpoints and back: Google's npz, timm, Hugging Face",
     "ckpt": "checkpoints: list, verify, export, copy",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
 }
@@ -69,7 +70,9 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 _JSON = _argument("--json", action="store_true", help="print one JSON value on stdout")
 _CONFIG = _argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
-_CHECKPOINT = _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
+_CHECKPOINT = _argument(
+    "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a workdir (newest by default) or published weights"
+)
 _TARGET = _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir")
 _PATTERN = _argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
 _PRICE = _argument(
@@ -93,7 +96,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             metavar="DIR|CSV",
             help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
         ),
-        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"),
+        _argument(
+            "--checkpoint",
+            required=True,
+            metavar="DIR[@STEP]|FILE",
+            help="what to start from: the workdir of a run, or published weights",
+        ),
         _argument("--workdir", type=paths.parse, help="where everything is left"),
         _argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val"),
         _argument(
@@ -187,6 +195,12 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "doctor": (
         _JSON,
         _argument("--timeout", type=_SECONDS, default=120.0, metavar="SECONDS", help="JAX may take to start (120)"),
+    ),
+    "convert": (
+        _JSON,
+        _argument("source", metavar="SRC", help="a workdir (DIR[@STEP]) or weights: .npz, .safetensors, FILE:PART"),
+        _argument("target", type=Path, metavar="DST", help="a file; for timm and hf a folder"),
+        _argument("--to", required=True, metavar="LAYOUT", help="vitax, npz (Google's), timm or hf (Hugging Face)"),
     ),
     "ckpt ls": (_JSON, _argument("checkpoint", metavar="DIR", help="a workdir")),
     "ckpt verify": (_JSON, _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir; all steps by default")),

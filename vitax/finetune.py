@@ -24,14 +24,14 @@ The rules are those of published fine-tuning, cut down to the size of the data:
 import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitax import config_files, own_data, recipe
+from vitax import config_files, own_data, published, recipe
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.construct import check
 from vitax.core.errors import UserError
 from vitax.own_data import OwnData
@@ -58,7 +58,7 @@ class Request:
 
     Attributes:
       data: class folders, ``train/`` and ``val/`` of them, or a CSV.
-      checkpoint: ``DIR`` or ``DIR@STEP``.
+      checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
       val: validation data that lie elsewhere.
       val_fraction: of each class to hold out.
       flip: whether a mirrored image keeps its label.
@@ -115,14 +115,9 @@ def _as_before(specs: Mapping[str, dict[str, Any]], before: Mapping[str, Any]) -
 
 
 def _stored_recipe(checkpoint: str, workdir: pathlib.Path | None) -> dict[str, Any]:
-    path = pathlib.Path(re.sub(r"@\d+$", "", checkpoint)).expanduser()
-    if path.is_file():
-        raise UserError(
-            f"--checkpoint {checkpoint}: is a file. Published weight files cannot be read yet; expected the workdir "
-            "of a run (DIR, or DIR@STEP for one of its checkpoints), e.g. of: vitax train --config quickstart:pretrain "
-            "--workdir DIR"
-        )
     try:
+        if is_weight_file(checkpoint):
+            return published.load(checkpoint).recipe
         directory, step = warm_start.find(checkpoint)
     except UserError as error:
         if workdir is not None and _begun(workdir):

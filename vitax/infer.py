@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vitax import config_files, run
+from vitax import config_files, published, run
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
+from vitax.fitting import Fit
 from vitax.recipe import Recipe
+from vitax.train import terminal
 from vitax.train.program import Program
 
 
@@ -21,7 +24,7 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
     """The model of a checkpoint on all devices.
 
     Args:
-      checkpoint: ``DIR`` or ``DIR@STEP``.
+      checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
       overrides: ``--config.path=value`` over the recipe that the checkpoint carries.
 
     Returns:
@@ -29,6 +32,8 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
       averaged ones where the run kept them, and it holds no optimiser.
     """
     pairs = config_files.parse_overrides(overrides)
+    if is_weight_file(checkpoint):
+        return _load_published(checkpoint, pairs)
     directory, step = warm_start.find(checkpoint)
     metadata, _ = store.read_metadata(directory, step)
     plain = metadata["recipe"]
@@ -49,6 +54,32 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
     state = TrainState(step=jnp.int32(step), params=params, mutables=mutables, opt_state=(), ema={})
     program.ema = None  # the parameters loaded are the ones to use
     return recipe, program, state, {**metadata, "step": step, "weights": root}
+
+
+def _load_published(
+    checkpoint: str, pairs: Sequence[tuple[str, str]]
+) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
+    """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
+    sizes = [config_files.parse_value(text, None) for key, text in pairs if key == "data.image_size"]
+    hint = (sizes[-1], sizes[-1]) if sizes and isinstance(sizes[-1], int) else tuple(sizes[-1]) if sizes else None
+    found = published.load(checkpoint, hint).whole()
+    plain = found.recipe
+    for key, text in pairs:
+        config_files.override(plain, key, text)
+    recipe = recipes.build(ConfigDict(plain))
+    run.start_jax()
+    program = recipe.program()
+    program.ema = None
+    fit = Fit(recipe.model(), recipe.data.size, "cls" in found.params, found.grid, found.positions, found.patches)
+    params, placement = warm_start.place(program.abstract_state.params, found.params, (), fit.table())
+    if placement.reset or placement.ignored:
+        raise UserError(f"{checkpoint} does not hold this model:\n  " + "\n  ".join(placement.lines()[1:]))
+    if jax.process_index() == 0:
+        for line in [*found.lines, *(f"resampled: {line}" for line in placement.resampled)]:
+            terminal.console().print(line, markup=False)
+    state = TrainState(step=jnp.int32(0), params=params, mutables={}, opt_state=(), ema={})
+    about = {"class_names": found.class_names, "step": 0, "weights": found.title}
+    return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
 
 
 def evaluate(checkpoint: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

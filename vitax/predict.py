@@ -71,7 +71,7 @@ class Predictor:
 
     @classmethod
     def load(cls, checkpoint: str, overrides: Sequence[str] = ()) -> "Predictor":
-        """Loads ``DIR`` or ``DIR@STEP``."""
+        """Loads ``DIR``, ``DIR@STEP`` or a published weight file."""
         recipe, program, state, metadata = infer.load(checkpoint, overrides)
         names = metadata.get("class_names") or [str(i) for i in range(recipe.data.num_classes)]
         return cls(recipe, program, state, tuple(names))
@@ -150,7 +150,8 @@ class Predictor:
 
 
 def _probabilities_and_features(output: ModelOutput) -> tuple[jax.Array, Any]:
-    assert output.logits is not None
+    if output.logits is None:  # features alone
+        return output.features[:, :0], output.features  # type: ignore[index]
     return jax.nn.softmax(output.logits.astype(np.float32)), output.features
 
 

@@ -83,14 +83,15 @@ class InitFrom:
     """``init_from``: where parameters start.
 
     Attributes:
-      checkpoint: a workdir (``DIR`` or ``DIR@STEP``).
+      checkpoint: a workdir (``DIR`` or ``DIR@STEP``) or a published weight file.
       reset: regular expressions of parameters that start afresh though they fit.
-      positions: how position embeddings of another grid are resampled.
+      positions: how position embeddings of another grid are resampled; ``auto`` as the
+        program does that the weights come from (``corner_linear`` for vitax and Google).
     """
 
     checkpoint: str
     reset: tuple[str, ...] = ("^head/", "^pre_logits/")
-    positions: Literal["corner_linear", "antialiased_bilinear"] = "corner_linear"
+    positions: Literal["auto", "corner_linear", "antialiased_bilinear", "bicubic", "antialiased_bicubic"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ import jax
 import numpy as np
 
 import vitax
+from vitax import published, teacher
 from vitax import recipe as recipes
-from vitax import teacher
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.core import tree
 from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
 from vitax.data.pipeline import Pipeline, difference
-from vitax.layers.embed import resample_positions
+from vitax.fitting import Fit, stored_grid
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
 from vitax.recipe import Recipe
@@ -73,7 +74,10 @@ def train(recipe: Recipe, workdir: Path) -> int:
     _check_workdir(recipe, workdir)
     check_data(recipe)
     if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
-        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
+        if is_weight_file(recipe.init_from.checkpoint):
+            published.load(recipe.init_from.checkpoint, recipe.data.size)
+        else:
+            warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()
@@ -184,45 +188,40 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
     state = teacher.load(recipe.config["objective"], program, program.init())
     if recipe.init_from is None:
         return state
-    directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
-    abstract = program.abstract_state
-    like = {**abstract.params, **abstract.mutables}
-    source, root = warm_start.load_params(directory, step, program.mesh, like)
-    model: Any = recipe.model()
-    resample = {"pos_embedding": _resampler(recipe)} if hasattr(model, "grid") else {}
+    where, source, fit = _start(recipe, program)
     # Running statistics go with the parameters: either is wrong without the other.
     fresh = {**state.params, **state.mutables}
-    placed, placement = warm_start.place(fresh, source, recipe.init_from.reset, resample)
+    placed, placement = warm_start.place(fresh, source, recipe.init_from.reset, fit.table())
     if jax.process_index() == 0:
         console = terminal.console()
-        console.print(f"Warm start from {directory / str(step)} ({root}):")
+        console.print(f"Warm start from {where}:", markup=False)
         for line in placement.lines():
-            console.print(f"  {line}")
-        write_json(workdir / "warm_start.json", {"source": str(directory / str(step)), **vars(placement)})
+            console.print(f"  {line}", markup=False)
+        write_json(workdir / "warm_start.json", {"source": where, **vars(placement)})
     mutables = {name: placed.pop(name) for name in state.mutables}
     return state.replace(params=placed, mutables=mutables, **program.averages_of(placed, mutables))  # type: ignore[attr-defined]
 
 
-def _resampler(recipe: Recipe) -> warm_start.Resample:
-    model = recipe.model()
-    method: Any = recipe.init_from.positions if recipe.init_from else "corner_linear"
-    grid = model.grid(recipe.data.size)
-
-    def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        front = shape[1] - grid[0] * grid[1]
-        return resample_positions(array, _source_grid(array.shape[1] - front), grid, method)
-
-    return resample
-
-
-def _source_grid(patches: int) -> tuple[int, int]:
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise UserError(
-            f"init_from: {patches} position embeddings are no square grid; start them afresh with "
-            '--config.init_from.reset=\'("^head/", "pos_embedding")\'.'
-        )
-    return side, side
+def _start(recipe: Recipe, program: Program) -> tuple[str, Mapping[str, Any], Fit]:
+    """What a warm start takes from: a name for it, its parameters, and how they are made to fit."""
+    assert recipe.init_from is not None
+    checkpoint, asked = recipe.init_from.checkpoint, recipe.init_from.positions
+    model, size = recipe.model(), recipe.data.size
+    if is_weight_file(checkpoint):
+        found = published.load(checkpoint, size)
+        lines = [*found.lines, *(f"Warning: {line}" for line in published.differences(found, recipe.config))]
+        for line in lines if jax.process_index() == 0 else ():
+            terminal.console().print(line, markup=False)
+        positions = found.positions if asked == "auto" else asked
+        fit = Fit(model, size, "cls" in found.params, found.grid, positions, found.patches)
+        return f"{checkpoint} ({found.title})", found.params, fit
+    directory, step = warm_start.find(checkpoint, "init_from.checkpoint")
+    abstract = program.abstract_state
+    like = {**abstract.params, **abstract.mutables}
+    source, root = warm_start.load_params(directory, step, program.mesh, like)
+    grid = stored_grid(store.read_metadata(directory, step)[0]["recipe"])
+    positions = "corner_linear" if asked == "auto" else asked
+    return f"{directory / str(step)} ({root})", source, Fit(model, size, "cls" in source, grid, positions)
 
 
 def describe(recipe: Recipe, program: Program, workdir: Path) -> None:

@@ -63,7 +63,7 @@ def test_rows_and_columns_are_not_mixed_up():
 def test_wrong_tables_are_named():
     with pytest.raises(UserError, match="do not hold a grid of 4x4"):
         resample_positions(table((3, 4), 0), (4, 4), (2, 2))
-    with pytest.raises(UserError, match="Valid: corner_linear, antialiased_bilinear"):
+    with pytest.raises(UserError, match='Did you mean "bicubic".*Valid: corner_linear, bilinear'):
         resample_positions(table((3, 4)), (3, 4), (2, 2), "cubic")
 
 
