@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,7 +38,7 @@ def outputs(name):
 def apply(found, image, **fields):
     """The model of a ``Published`` on scaled images."""
     model = construct(MODELS, found.recipe["model"] | fields, "model")
-    return model.apply({"params": nested(found.params)}, image)
+    return jax.jit(model.apply)({"params": nested(found.params)}, image)
 
 
 def error(have, want):
