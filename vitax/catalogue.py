@@ -43,7 +43,7 @@ def recipe_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def models(pattern: str = "*") -> list[dict[str, Any]]:
-    """Rows ``name, parameters, gmacs, tokens`` at 224 px with 1000 classes."""
+    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for, with 1000 classes."""
     from vitax.models import table
 
     names = [n for n in table.published() if fnmatch.fnmatch(n, pattern)]
@@ -54,5 +54,8 @@ def models(pattern: str = "*") -> list[dict[str, Any]]:
 
 def model_lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table for a person."""
-    head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}"
-    return [head] + [f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens']:>8}" for r in rows]
+    head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
+    return [head] + [
+        f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens'] or '-':>8}{r['image_size']:>6}"
+        for r in rows
+    ]

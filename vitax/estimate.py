@@ -88,7 +88,7 @@ def state_bytes(program: Program) -> dict[str, int]:
     return {
         "parameters": here((state.params, state.mutables)),
         "optimizer": here((state.opt_state, state.step)),
-        "averages": here(state.ema),
+        "averages": here((state.ema, state.ema_mutables)),
     }
 
 

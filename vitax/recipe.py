@@ -31,7 +31,7 @@ from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec, build_mesh
-from vitax.parallel.rules import Rules
+from vitax.parallel.rules import Rules, unbox
 from vitax.train.program import Program
 
 OBJECTIVES = {"classification": Classification, "distillation": Distillation}
@@ -196,14 +196,17 @@ class Recipe:
         )
 
     @functools.cached_property
-    def abstract_params(self) -> Any:
-        """Shapes of the parameters."""
-        from vitax.parallel.rules import unbox
-
+    def abstract_variables(self) -> Any:
+        """Shapes of the parameters and the other collections."""
         objective = self.objective()
         # An abstract key: a real one would start the devices, before jax.distributed could.
         key = jax.eval_shape(jax.random.key, 0)
-        return unbox(jax.eval_shape(objective.init, key, self.batch_spec))["params"]
+        return unbox(jax.eval_shape(objective.init, key, self.batch_spec))
+
+    @property
+    def abstract_params(self) -> Any:
+        """Shapes of the parameters."""
+        return self.abstract_variables["params"]
 
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
@@ -232,8 +235,7 @@ class Recipe:
         objective = self.objective()
         one = {k: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for k, x in self.batch_spec.items()}
         one["image"] = jax.ShapeDtypeStruct(one["image"].shape, jnp.float32)
-        variables = {"params": self.abstract_params}
-        return float(flops.count(objective.forward, variables, one).flops)
+        return float(flops.count(objective.forward, self.abstract_variables, one).flops)
 
     def evaluators(self) -> list[tuple[Evaluator, float]]:
         """Live evaluators with their intervals in steps; opens their data."""
@@ -340,6 +342,9 @@ def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
     free: tuple[str, ...] = FREE_ON_RESUME
     if not recipe.schedule.depends_on_length:
         free = (*free, "duration")
+    if recipe.abstract_variables.keys() != {"params"}:
+        # BatchNorm takes the statistics of a microbatch: there the number of them is part of the numbers.
+        free = tuple(name for name in free if name != "accumulate")
     before, after = (
         config_files.flatten({k: v for k, v in json.loads(json.dumps(c)).items() if k not in free and v is not None})
         for c in (old, recipe.config)

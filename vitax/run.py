@@ -152,17 +152,22 @@ def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState
     if recipe.init_from is None:
         return state
     directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
-    source, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
-    resample = {"pos_embedding": _resampler(recipe)}
-    params, placement = warm_start.place(state.params, source, recipe.init_from.reset, resample)
+    abstract = program.abstract_state
+    like = {**abstract.params, **abstract.mutables}
+    source, root = warm_start.load_params(directory, step, program.mesh, like)
+    model: Any = recipe.model()
+    resample = {"pos_embedding": _resampler(recipe)} if hasattr(model, "grid") else {}
+    # Running statistics go with the parameters: either is wrong without the other.
+    fresh = {**state.params, **state.mutables}
+    placed, placement = warm_start.place(fresh, source, recipe.init_from.reset, resample)
     if jax.process_index() == 0:
         console = terminal.console()
         console.print(f"Warm start from {directory / str(step)} ({root}):")
         for line in placement.lines():
             console.print(f"  {line}")
         write_json(workdir / "warm_start.json", {"source": str(directory / str(step)), **vars(placement)})
-    ema = jax.tree.map(lambda x: x.copy(), params) if program.ema is not None else {}
-    return state.replace(params=params, ema=ema)  # type: ignore[attr-defined]
+    mutables = {name: placed.pop(name) for name in state.mutables}
+    return state.replace(params=placed, mutables=mutables, **program.averages_of(placed, mutables))  # type: ignore[attr-defined]
 
 
 def _resampler(recipe: Recipe) -> warm_start.Resample:
@@ -199,7 +204,7 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     rows = [
         ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
         ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
-        ("tokens", str(objective.model.num_tokens(recipe.data.size))),
+        *_tokens(objective.model, recipe.data.size),
         ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
         ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es)"),
         ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
@@ -211,3 +216,8 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     whole = replicated(state, jax.tree.map(lambda x: x.sharding, state), mesh)
     for line in whole:
         log.warning("Large and replicated on every device (no rule shards it on this mesh): %s", line)
+
+
+def _tokens(model: Any, size: tuple[int, int]) -> list[tuple[str, str]]:
+    """The length of the sequence, where the model has one."""
+    return [("tokens", str(model.num_tokens(size)))] if hasattr(model, "num_tokens") else []

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vitax.checkpoint import digest, offline, store
+from vitax.checkpoint import digest, offline, store, warm_start
 from vitax.core.errors import UserError
 
 SUFFIXES = (".safetensors", ".npz")
@@ -16,7 +16,9 @@ METADATA_ENTRY = "__metadata__"  # of an npz, which has no place for it
 
 
 def export(directory: Path, step: int, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
-    """Writes the parameters of a step, and collections such as batch statistics, under their names.
+    """Writes the parameters of a step, and collections such as running statistics, under their names.
+
+    Those of averaged parameters are averaged too.
 
     A safetensors file holds float32 and bfloat16 as they are; NumPy's format has no
     bfloat16, so an npz holds float32 in its place (exact). The arrays of an npz are
@@ -42,8 +44,7 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
         if weights == "ema" and not averaged:
             raise UserError(f"{directory / str(step)} holds no averages (optimizer.ema was None); leave --ema out.")
         root = weights or ("ema" if averaged else "params")
-        names = {n: n.removeprefix(f"{root}/").removeprefix("mutables/") for n in digests}
-        names = {n: short for n, short in names.items() if n.startswith((f"{root}/", "mutables/"))}
+        names = warm_start.variables_of(digests, root)
         about = _about(metadata, digests, names, step, root)
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = out.with_name(f".{out.name}.tmp")
@@ -62,7 +63,7 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
         "step": step,
         "weights": root,
         "arrays": len(shapes),
-        "parameters": sum(int(np.prod(shape)) for shape in shapes),
+        "parameters": sum(int(np.prod(digest.shape_of(digests[n])[0])) for n in names if n.startswith(f"{root}/")),
         "bytes": out.stat().st_size,
         "digest": about["digest"],
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,16 @@ def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
 
 
 def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tuple[dict[str, jax.Array], str]:
-    """Parameters by name, averaged ones where the run kept them.
+    """Parameters by name, averaged ones where the run kept them, and other variables with them.
+
+    The names of others begin with their collection: ``batch_stats/stem/norm/mean``.
 
     Args:
       directory: the folder of steps.
       step: which.
       mesh: where to put them.
-      like: the parameters of the model they go into; equal shapes take their
-        sharding, all others are replicated.
+      like: the parameters of the model they go into, and beside them its other
+        collections; equal shapes take their sharding, all others are replicated.
 
     Returns:
       (name -> array, ``"ema"`` or ``"params"``).
@@ -111,14 +113,13 @@ def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tup
     """
     _, digests = store.read_metadata(directory, step)
     root = "ema" if any(name.startswith("ema/") for name in digests) else "params"
+    names = variables_of(digests, root)
     whole = NamedSharding(mesh, PartitionSpec())
     wanted = {name: (x.shape, x.sharding) for name, x in tree.named_leaves(like)} if like is not None else {}
     abstract: dict[str, Any] = {}
-    for name, text in digests.items():
-        if not name.startswith(f"{root}/"):
-            continue
-        dims, dtype = digest.shape_of(text)
-        expected, sharding = wanted.get(name.removeprefix(f"{root}/"), (None, whole))
+    for name, short in names.items():
+        dims, dtype = digest.shape_of(digests[name])
+        expected, sharding = wanted.get(short, (None, whole))
         abstract[name] = jax.ShapeDtypeStruct(dims, dtype, sharding=sharding if expected == dims else whole)
     try:
         loaded = store.load(directory, step, abstract)
@@ -126,7 +127,18 @@ def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tup
         raise UserError(
             f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another with DIR@STEP."
         ) from problem
-    return {name.removeprefix(f"{root}/"): leaf for name, leaf in loaded.items()}, root
+    return {names[name]: leaf for name, leaf in loaded.items()}, root
+
+
+def variables_of(names: Iterable[str], root: str) -> dict[str, str]:
+    """Names in a checkpoint -> names in a model, of its parameters and of the mutables that belong to them.
+
+    Args:
+      names: of all arrays of a state.
+      root: ``"params"`` or ``"ema"``.
+    """
+    prefixes = {"params": ("params/", "mutables/"), "ema": ("ema/", "ema_mutables/")}[root]
+    return {n: n.partition("/")[2] for n in names if n.startswith(prefixes)}
 
 
 def place(

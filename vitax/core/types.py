@@ -60,9 +60,12 @@ class TrainState:
     Attributes:
       step: int32 scalar, steps done.
       params: trained variables, one leaf a layer (never stacked).
-      mutables: other variables of the model ({} for transformers).
+      mutables: other variables of the model, such as BatchNorm's running statistics, by
+        collection ({} for transformers).
       opt_state: state of the optax transformation.
       ema: averaged params, or {} where the recipe keeps none.
+      ema_mutables: averaged mutables, which belong to ``ema`` as ``mutables`` do to
+        ``params``; {} where there are no averages or no mutables.
     """
 
     step: Array
@@ -70,6 +73,7 @@ class TrainState:
     mutables: PyTree
     opt_state: PyTree
     ema: PyTree
+    ema_mutables: PyTree = flax.struct.field(default_factory=dict)
 
 
 class Objective(Protocol):

@@ -60,7 +60,7 @@ def over_all(
     def run(state: TrainState) -> dict[str, float]:
         values = of(state.params, state.mutables)
         if program.ema is not None:
-            values |= {f"ema/{k}": v for k, v in of(state.ema, state.mutables).items()}
+            values |= {f"ema/{k}": v for k, v in of(state.ema, state.ema_mutables).items()}
         return values
 
     return run
@@ -126,9 +126,10 @@ def predictions(program: Program, state: TrainState, pipeline: Pipeline) -> Iter
     One process only: rows of other processes are not gathered.
     """
     predict = make_predict(program)
-    params = state.params if program.ema is None else state.ema
+    averaged = program.ema is not None
+    variables = (state.ema, state.ema_mutables) if averaged else (state.params, state.mutables)
     for local in pipeline.eval_batches(_fitting(program, pipeline.batch_size)):
-        logits = predict(params, state.mutables, program.put(local))
+        logits = predict(*variables, program.put(local))
         keep = np.asarray(local["mask"])
         yield (
             np.asarray(jax.nn.softmax(logits.astype(jnp.float32)))[keep],

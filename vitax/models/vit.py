@@ -15,6 +15,7 @@ from vitax.layers.blocks import Block, Mlp
 from vitax.layers.dropout import dropout
 from vitax.layers.embed import PatchEmbedding, sincos2d
 from vitax.layers.encoder import Encoder
+from vitax.layers.head import Head
 from vitax.layers.linear import Linear
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
@@ -228,7 +229,7 @@ class ViT(nn.Module):
         """
         rng = rng if train else None
         grid = self._grid(images.shape)
-        patches = self.embedding(images)
+        patches = self.embedding(self.maps(images))
         front = 1 if self.pool == "tok" else 0
         x = self._add_positions(patches, grid, front)
         x = constrain(dropout(x, self.dropout, rng, POSITIONS), ("batch", "tokens", "embed"))
@@ -260,13 +261,21 @@ class ViT(nn.Module):
         logits = self.head(x) if self.num_classes else None
         return ModelOutput(logits=logits, features=x, intermediates=intermediates)
 
+    def maps(self, images: Array) -> Array:
+        """What is cut into patches: the images themselves."""
+        return images
+
+    def stride(self) -> tuple[int, int]:
+        """(height, width) in pixels of what makes one token."""
+        return _pair(self.patch_size)
+
     def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of patches in images of this size.
 
         Raises:
           UserError: the patches do not divide the images.
         """
-        size, patch = _pair(image_size), _pair(self.patch_size)
+        size, patch = _pair(image_size), self.stride()
         if size[0] % patch[0] or size[1] % patch[1]:
             raise UserError(
                 f"images of {_by(size)} px do not divide into patches of {_by(patch)} px. "
@@ -301,7 +310,7 @@ class ViT(nn.Module):
         return jnp.concatenate([*parts, patches + table], axis=1)
 
     def _learned(self, grid: tuple[int, int], front: int) -> Array:
-        patch = _pair(self.patch_size)
+        patch = self.stride()
         size = (grid[0] * patch[0], grid[1] * patch[1])
         mend = (
             "Resize the images, or resample the positions (vitax.layers.embed.resample_positions; a warm start "
@@ -328,34 +337,3 @@ class ViT(nn.Module):
 
 def _mean(tokens: Array) -> Array:
     return tokens.astype(jnp.float32).mean(1).astype(tokens.dtype)
-
-
-class Head(nn.Module):
-    """Linear head; logits float32 whatever the compute dtype.
-
-    Attributes:
-      num_classes: classes.
-      bias_init: start value of the bias.
-      zero: start the kernel at zero.
-      after_pre_logits: whether the input axis is that of ``pre_logits``.
-      dtype: compute dtype of the product.
-    """
-
-    num_classes: int
-    bias_init: float
-    zero: bool
-    after_pre_logits: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps [B, D] to float32 [B, num_classes]."""
-        init = nn.initializers.zeros_init() if self.zero else nn.initializers.lecun_normal()
-        # One mesh axis cannot shard both sides: behind pre_logits the classes have it.
-        names = (None if self.after_pre_logits else "embed", "classes")
-        kernel = self.param("kernel", named(init, names), (x.shape[-1], self.num_classes), jnp.float32)
-        constant = named(nn.initializers.constant(self.bias_init), ("classes",))
-        bias = self.param("bias", constant, (self.num_classes,), jnp.float32)
-        kernel = kernel.astype(self.dtype)
-        logits = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32) + bias
-        return constrain(logits, ("batch", "classes"))

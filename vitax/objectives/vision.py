@@ -19,7 +19,8 @@ class Classification:
 
     Attributes:
       model: a module whose ``apply(variables, images, train=, rng=)`` returns a
-        ``ModelOutput`` with logits [B, classes].
+        ``ModelOutput`` with logits [B, classes]; one with collections beside ``params``
+        (running statistics) also takes ``mask=``, in training alone.
       num_classes: classes of the head.
       cross_entropy: ``softmax``, or ``sigmoid`` (one binary decision a class; the ViT paper's
         pre-training).
@@ -66,6 +67,14 @@ class Classification:
             keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
+    def _train(self, variables: PyTree, batch: Batch, rng: jax.Array) -> tuple[ModelOutput, PyTree]:
+        """``forward`` with dropout, and what it changed of the variables beside the parameters."""
+        collections = [name for name in variables if name != "params"]
+        if not collections:
+            return self.forward(variables, batch, rng), {}
+        # Where examples see each other, padding must be known.
+        return self.forward(variables, batch, rng, mask=batch["mask"], mutable=collections)  # type: ignore[return-value]
+
     def loss_per_example(self, logits: jax.Array, targets: jax.Array, *, train: bool) -> jax.Array:
         """float32 [B] for int labels [B] or probabilities [B, classes]; labels are smoothed in training only."""
         if self.cross_entropy == "sigmoid":
@@ -78,11 +87,12 @@ class Classification:
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """Loss (against ``target`` where there is one) and accuracy (against the labels) of a prepared batch."""
-        output = self.forward(variables, batch, rng if train else None)
+        output, mutables = self._train(variables, batch, rng) if train else (self.forward(variables, batch), {})
         assert output.logits is not None
         per_example = self.per_example(output.logits, batch, train=train)
         correct = losses.topk_correct(output.logits, batch["label"], 1)
         return LossOutput(
             loss=Mean.of(per_example, batch["mask"]),
             metrics={"accuracy": Mean.of(correct, batch["mask"])},
+            mutables=mutables,
         )

@@ -37,8 +37,9 @@ class Program:
       rules: logical names -> mesh axes.
       seed: of initialisation, dropout and mixing.
       accumulate: microbatches a step; gradients are summed and divided once by the
-        summed weight, so the result does not depend on it.
-      ema: decay of the averaged parameters, or None.
+        summed weight, so the result does not depend on it. BatchNorm is the exception:
+        each microbatch is normalised by its own statistics and moves the running ones.
+      ema: decay of the averaged parameters (and running statistics), or None.
       ema_warmup: average faster in the first steps (see ``optim.ema``).
       learning_rate: step -> rate, for the log alone.
     """
@@ -83,6 +84,7 @@ class Program:
             mutables=variables,
             opt_state=jax.eval_shape(self.tx.init, params),
             ema=params if self.ema is not None else {},
+            ema_mutables=variables if self.ema is not None else {},
         )
 
     def on(self, mesh: Any) -> "Program":
@@ -124,6 +126,7 @@ class Program:
             mutables=variables,
             opt_state=tree.map_named(like_parameter, state.opt_state),
             ema=params if self.ema is not None else {},
+            ema_mutables=variables if self.ema is not None else {},
         )
 
     @functools.cached_property
@@ -155,9 +158,15 @@ class Program:
             params=params,
             mutables=variables,
             opt_state=self.tx.init(params),
-            # A copy: two leaves of a donated state must not share a buffer.
-            ema=jax.tree.map(jnp.copy, params) if self.ema is not None else {},
+            **self.averages_of(params, variables),
         )
+
+    def averages_of(self, params: PyTree, mutables: PyTree) -> dict[str, PyTree]:
+        """Averages that start at these values, as fields of a state; empty where the recipe keeps none."""
+        if self.ema is None:
+            return {"ema": {}, "ema_mutables": {}}
+        # Copies: two leaves of a donated state must not share a buffer.
+        return {"ema": jax.tree.map(jnp.copy, params), "ema_mutables": jax.tree.map(jnp.copy, mutables)}
 
     def init(self, seed: int | None = None) -> TrainState:
         """A fresh state, made on the devices in its final sharding."""
@@ -175,15 +184,16 @@ class Program:
         grads = jax.tree.map(lambda g: (g / loss.weight).astype(g.dtype), grads)
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = (
-            state.ema
-            if self.ema is None
-            else ema_update(state.ema, params, self.ema, state.step, warmup=self.ema_warmup)
-        )
+        ema, ema_mutables = state.ema, state.ema_mutables
+        if self.ema is not None:
+            # Statistics are averaged as the parameters are: those of the last step belong to others.
+            ema, ema_mutables = ema_update(
+                (ema, ema_mutables), (params, mutables), self.ema, state.step, warmup=self.ema_warmup
+            )
         scalars = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
         if self.learning_rate is not None:
             scalars["lr"] = self.learning_rate(state.step)
-        state = TrainState(state.step + 1, params, mutables, opt_state, ema)
+        state = TrainState(state.step + 1, params, mutables, opt_state, ema, ema_mutables)
         return state, {"loss": loss, **measured, **scalars}
 
     def _gradients(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[Any, Mean, dict[str, Mean], Any]:
