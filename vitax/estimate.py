@@ -4,16 +4,18 @@ For choosing among many settings before the compiler looks at a few. ``vitax pla
 is the judge; what these figures miss is in docs/accounting.md.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vitax.core import tree
-from vitax.core.errors import UserError
-from vitax.cost import memory
+from vitax.cost import activations, memory
+from vitax.cost.activations import Activations, Traced
 from vitax.cost.chips import Chip
 from vitax.cost.topology import USABLE_HBM_BYTES, Topology
 from vitax.parallel.mesh import AXES, MeshSpec
@@ -43,39 +45,53 @@ def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
 
 def stack_of(
     recipe: Recipe, program: Program, *, remat: str | None = None, unroll: bool | None = None, accumulate: int = 0
-) -> memory.Stack:
+) -> memory.Stack | Traced:
     """The blocks of a recipe's model as one device of a program's mesh sees them.
 
+    A stack of equal transformer blocks by formula, any other network counted on its trace.
+
     Args:
-      recipe: of a model with ``depth`` equal blocks.
+      recipe: whose model.
       program: says over how many devices what is split.
       remat: in place of the recipe's.
       unroll: likewise.
       accumulate: likewise; 0 = the recipe's.
-
-    Raises:
-      UserError: the model is no such stack.
     """
     model: Any = recipe.model()
-    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
-        raise UserError(
-            f"plan --fast knows transformers alone, not {recipe.config['model']['kind']}; leave --fast out."
-        )
     ways = program.rules.batch_ways(program.mesh)
+    policy = remat or recipe.config.get("remat") or "none"
+    scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
+    examples = math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways)
+    itemsize = 2 if recipe.dtype("tpu") == "bfloat16" else 4
+    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
+        # Rematerialised and unrolled, so that every block stands in the trace.
+        traced = recipe.model("tpu").clone(remat="full", unroll=True)
+        found = _activations(traced, recipe.data.size, recipe.data.channels)
+        return Traced(found, examples, itemsize, policy, scanned)
     tensor = program.mesh.shape["tensor"]
     return memory.Stack(
-        examples=math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways),
+        examples=examples,
         tokens=model.num_tokens(recipe.data.size),
         width=model.width,
         depth=model.depth,
         mlp_dim=math.ceil(model.mlp_dim / tensor),
         num_heads=math.ceil(model.num_heads / tensor),
         head_dim=model.width // model.num_heads,
-        itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
-        remat=remat or recipe.config.get("remat") or "none",
-        scanned=not (recipe.config.get("unroll", True) if unroll is None else unroll),
+        itemsize=itemsize,
+        remat=policy,
+        scanned=scanned,
         flat=getattr(model, "attention_kernel", "xla") == "pallas",
     )
+
+
+@functools.lru_cache
+def _activations(model: Any, size: tuple[int, int], channels: int) -> Activations:
+    """What a model leaves of one image in training; traced once for all settings of a search."""
+    image = jax.ShapeDtypeStruct((*size, channels), jnp.float32)
+    one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
+    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one)
+    mutable = [name for name in variables if name != "params"] or False
+    return activations.count(lambda v, x: model.apply(v, x, train=True, mutable=mutable), variables, image)
 
 
 def state_bytes(program: Program) -> dict[str, int]:
@@ -101,7 +117,7 @@ def batch_bytes(program: Program) -> int:
 
 
 def estimate(
-    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Stack, accumulate: int
+    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Stack | Traced, accumulate: int
 ) -> dict[str, Any]:
     """Memory and time of a step on one device.
 
@@ -129,21 +145,23 @@ def estimate(
         "hbm_limit_bytes": limit,
         "fits": used <= limit,
         "step_seconds": _seconds(recipe, program, chip, stack, accumulate, params),
-        "rough": stack.remat in memory.ROUGH,
+        "rough": isinstance(stack, Traced) or stack.remat in memory.ROUGH,
     }
 
 
-def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack) -> float:
+def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced) -> float:
     """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
     forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
     return forward * (3 + _AGAIN[stack.remat])
 
 
-def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, accumulate: int, params: int) -> float:
+def _seconds(
+    recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack | Traced, accumulate: int, params: int
+) -> float:
     mesh = program.mesh
     compute = executed_flops(recipe, program, stack) / (chip.device_peak_bf16_flops * _PRODUCTS)
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
-    moved = memory.Stack(**{**vars(stack), "remat": "none"}).kept_bytes() * accumulate * _TRAFFIC
+    moved = stack.everything_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])
     seconds = compute + _EXPOSED_MEMORY * moved / chip.device_hbm_bytes_per_second
     if chip.interconnect_bytes_per_second:
@@ -153,8 +171,7 @@ def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack, 
         # parallelism reduces gradients once; tensor parallelism reduces activations four times a block.
         sent = 3 * accumulate * size * params / tensor if mesh.shape["fsdp"] > 1 else 2 * size * params / tensor
         if tensor > 1:
-            stream = stack.examples * accumulate * stack.tokens * stack.width * size
-            sent += 4 * 2 * stack.depth * stream * (tensor - 1) / tensor
+            sent += 4 * 2 * stack.stream_bytes() * accumulate * (tensor - 1) / tensor
         seconds += _EXPOSED_NETWORK * sent / link
     return seconds * (_LOOP if stack.scanned or accumulate > 1 else 1.0)
 

@@ -9,6 +9,8 @@ policies in between.
 import dataclasses
 from typing import Literal
 
+from vitax.cost.activations import Traced
+
 # What the backward pass holds beside what it was left, in arrays of scores and of the
 # MLP's hidden layer: their gradients, and one of each in flight.
 _IN_FLIGHT = 2
@@ -70,6 +72,14 @@ class Stack:
         }[self.remat]
         return self.examples * self.depth * kept
 
+    def everything_bytes(self) -> int:
+        """``kept_bytes`` without remat."""
+        return dataclasses.replace(self, remat="none").kept_bytes()
+
+    def stream_bytes(self) -> int:
+        """What enters the blocks, over all of them."""
+        return self.examples * self.depth * self.tokens * self.width * self.itemsize
+
     def in_flight_bytes(self) -> int:
         """What one block's backward pass needs on top."""
         a = self._arrays()
@@ -78,7 +88,7 @@ class Stack:
 
 
 def temporary_bytes(
-    stack: Stack,
+    stack: Stack | Traced,
     *,
     params: int,
     params_here: int,
