@@ -223,11 +223,12 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _convert(args: argparse.Namespace, rest: list[str]) -> int:
-    _no_more(rest)
+    _no_more([word for word in rest if not word.startswith("--config.data.image_size=")])
     _on_the_host()
-    from vitax import publishing
+    from vitax import config_files, published, publishing
 
-    row = publishing.run(args.source, args.target, args.to)
+    size = published.stated_size(config_files.parse_overrides(rest))
+    row = publishing.run(args.source, args.target, args.to, size)
     _print(args, row, publishing.lines(row))
     return EXIT_DONE
 
