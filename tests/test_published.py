@@ -188,7 +188,8 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
     np.testing.assert_array_equal(state.params["encoder"]["block_01"]["mlp"]["in"]["kernel"], kernel.T)
 
 
-def test_evaluation_on_class_folders(tmp_path, capsys):
+def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing is to train on
     rng = np.random.default_rng(0)
     for label in range(5):
         for k in range(3):

@@ -32,8 +32,8 @@ def load(
       data: labelled images to evaluate on in place of those of the recipe.
 
     Returns:
-      (recipe, program, state, metadata); the state's ``params`` are the averaged ones
-      where the run kept them, and it holds no optimiser.
+      (recipe, program, state, metadata); the state's ``params`` and ``mutables`` are the
+      averaged ones where the run kept them, and it holds no optimiser.
     """
     pairs = config_files.parse_overrides(overrides)
     if is_weight_file(checkpoint):
@@ -48,14 +48,16 @@ def load(
     recipe = recipes.build(ConfigDict(plain))
     run.start_jax()
     program = recipe.program()
-    loaded, root = warm_start.load_params(directory, step, program.mesh, program.abstract_state.params)
     abstract = program.abstract_state
-    wanted = dict(tree.named_leaves(abstract.params))
+    like = {**abstract.params, **abstract.mutables}
+    loaded, root = warm_start.load_params(directory, step, program.mesh, like)
+    wanted = dict(tree.named_leaves(like))
     lines = tree.difference(wanted, loaded)
     if lines:
         raise UserError(f"{directory / str(step)} does not hold this model:\n  " + "\n  ".join(lines[:20]))
-    params = jax.tree.unflatten(jax.tree.structure(abstract.params), [loaded[name] for name in wanted])
-    state = TrainState(step=jnp.int32(step), params=params, mutables={}, opt_state=(), ema={})
+    params = jax.tree.unflatten(jax.tree.structure(like), [loaded[name] for name in wanted])
+    mutables = {name: params.pop(name) for name in abstract.mutables}
+    state = TrainState(step=jnp.int32(step), params=params, mutables=mutables, opt_state=(), ema={})
     program.ema = None  # the parameters loaded are the ones to use
     return recipe, program, state, {**metadata, "step": step, "weights": root}
 

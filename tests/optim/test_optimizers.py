@@ -90,6 +90,18 @@ class Momentum:
         return g + self.momentum * self.v[k] if self.nesterov else self.v[k]
 
 
+class RMSProp:
+    """TensorFlow's: eps in the root, the second moment from 1, the rate in the momentum."""
+
+    def __init__(self, decay=0.9, momentum=0.9, eps=1e-3):
+        self.decay, self.momentum, self.eps, self.v, self.m = decay, momentum, eps, {}, {}
+
+    def __call__(self, k, g, p, t):
+        self.v[k] = self.decay * self.v.get(k, 1.0) + (1 - self.decay) * g**2
+        self.m[k] = self.momentum * self.m.get(k, 0) + RATES[t] * g / np.sqrt(self.v[k] + self.eps)
+        return self.m[k] / RATES[t]  # what ``reference`` multiplies by the rate again
+
+
 class Lion:
     def __init__(self, b1=0.9, b2=0.99):
         self.b1, self.b2, self.m = b1, b2, {}
@@ -141,6 +153,22 @@ def test_three_steps(kind, scale, clip):
     optimizer = build(lr=PEAK, weight_decay=0.3, weight_decay_scale=scale, clip_norm=clip)
     got, _ = train(optimizer, small(), GRADS)
     close(got, reference(by_hand, small(), GRADS, wd=0.3, scale=scale, clip=clip))
+
+
+@pytest.mark.parametrize(("fields", "clip"), [({}, None), ({"momentum": 0.0, "decay": 0.5, "eps": 0.1}, 0.5)])
+def test_rmsprop(fields, clip):
+    p = to_jax(small())
+    optimizer = OPTIMIZERS["rmsprop"](lr=PEAK, weight_decay=0.3, clip_norm=clip, **fields)
+    got, _ = train(optimizer, small(), GRADS)
+    close(got, reference(RMSProp(**fields), small(), GRADS, wd=0.3, scale="gradient", clip=clip))
+    # Two moments, or one, and the count of the schedule.
+    moments = 1 if fields else 2
+    assert tree.size(jax.eval_shape(optimizer.make(rate, p).init, p)) == moments * tree.size(p) + 1
+
+
+def test_the_published_rmsprop_is_the_default():
+    optimizer = OPTIMIZERS["rmsprop"](lr=PEAK)
+    assert (optimizer.decay, optimizer.momentum, optimizer.eps) == (0.9, 0.9, 1e-3)
 
 
 def test_conventions_differ_and_adam_is_coupled_by_default():
@@ -353,6 +381,8 @@ def test_the_count_reaches_the_schedule():
         ("adamw", {"lr_multipliers": (("head", 0.0),)}, r"optimizer\.frozen"),
         ("adafactor", {"clip_rms": 0.0}, r"optimizer\.clip_rms"),
         ("lamb", {"weight_decay_scale": "schedule"}, "trust"),
+        ("rmsprop", {"weight_decay_scale": "lr"}, "momentum of rmsprop"),
+        ("rmsprop", {"decay": 1.0}, r"optimizer\.decay"),
     ],
 )
 def test_refuses(kind, fields, message):

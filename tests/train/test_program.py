@@ -183,7 +183,7 @@ def test_batches_that_do_not_divide_are_errors(tiny, changes, message):
         recipe.build(tiny(**changes)).program(build_mesh(MeshSpec(data=8)))
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adam", "adafactor", "lamb", "lion", "muon"])
+@pytest.mark.parametrize("kind", ["sgd", "rmsprop", "adam", "adafactor", "lamb", "lion", "muon"])
 def test_every_optimiser_runs_sharded(tiny, kind):
     optimizer = {"kind": kind, "lr": 1e-3}
     mesh = build_mesh(MeshSpec(data=2, fsdp=2, tensor=2))

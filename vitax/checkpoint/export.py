@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vitax.checkpoint import digest, offline, store, weight_writer
+from vitax.checkpoint import digest, offline, store, warm_start, weight_writer
 from vitax.core.errors import UserError
 
 
 def export(directory: Path, step: int, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
-    """Writes the parameters of a step, and collections such as batch statistics, under their names.
+    """Writes the parameters of a step, and collections such as running statistics, under their names.
+
+    Those of averaged parameters are averaged too.
 
     A safetensors file holds float32 and bfloat16 as they are; NumPy's format has no
     bfloat16, so an npz holds float32 in its place (exact). The arrays of an npz are
@@ -37,8 +39,7 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
         if weights == "ema" and not averaged:
             raise UserError(f"{directory / str(step)} holds no averages (optimizer.ema was None); leave --ema out.")
         root = weights or ("ema" if averaged else "params")
-        names = {n: n.removeprefix(f"{root}/").removeprefix("mutables/") for n in digests}
-        names = {n: short for n, short in names.items() if n.startswith((f"{root}/", "mutables/"))}
+        names = warm_start.variables_of(digests, root)
         about = _about(metadata, digests, names, step, root)
         arrays = ((names[name], array) for name, array in offline.arrays(directory, step, names))
         shapes = weight_writer.write(out, arrays, about)
@@ -51,7 +52,7 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
         "step": step,
         "weights": root,
         "arrays": len(shapes),
-        "parameters": sum(int(np.prod(shape)) for shape in shapes),
+        "parameters": sum(int(np.prod(digest.shape_of(digests[n])[0])) for n in names if n.startswith(f"{root}/")),
         "bytes": out.stat().st_size,
         "digest": about["digest"],
     }

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vitax.checkpoint import digest, store
 from vitax.core import paths, tree
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, suggest
 
 log = logging.getLogger("vitax")
 
@@ -66,10 +66,17 @@ def locate(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, list[int]
             else []
         )
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
-        raise UserError(f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
+        raise UserError(
+            f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/)."
+            f"{suggest(path.name, near)}{hint}"
+        )
     step = int(match.group(2)) if match.group(2) is not None else None
     if step is not None and step not in steps:
-        raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
+        nearest = min(steps, key=lambda found: abs(found - step))
+        raise UserError(
+            f"{what} {checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}. "
+            f"The nearest is {match.group(1)}@{nearest}."
+        )
     return directory, steps, step
 
 
@@ -93,14 +100,16 @@ def find(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, int]:
 
 
 def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tuple[dict[str, jax.Array], str]:
-    """Parameters by name, averaged ones where the run kept them.
+    """Parameters by name, averaged ones where the run kept them, and other variables with them.
+
+    The names of others begin with their collection: ``batch_stats/stem/norm/mean``.
 
     Args:
       directory: the folder of steps.
       step: which.
       mesh: where to put them.
-      like: the parameters of the model they go into; equal shapes take their
-        sharding, all others are replicated.
+      like: the parameters of the model they go into, and beside them its other
+        collections; equal shapes take their sharding, all others are replicated.
 
     Returns:
       (name -> array, ``"ema"`` or ``"params"``).
@@ -110,14 +119,13 @@ def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tup
     """
     _, digests = store.read_metadata(directory, step)
     root = "ema" if any(name.startswith("ema/") for name in digests) else "params"
+    names = variables_of(digests, root)
     whole = NamedSharding(mesh, PartitionSpec())
     wanted = {name: (x.shape, x.sharding) for name, x in tree.named_leaves(like)} if like is not None else {}
     abstract: dict[str, Any] = {}
-    for name, text in digests.items():
-        if not name.startswith(f"{root}/"):
-            continue
-        dims, dtype = digest.shape_of(text)
-        expected, sharding = wanted.get(name.removeprefix(f"{root}/"), (None, whole))
+    for name, short in names.items():
+        dims, dtype = digest.shape_of(digests[name])
+        expected, sharding = wanted.get(short, (None, whole))
         abstract[name] = jax.ShapeDtypeStruct(dims, dtype, sharding=sharding if expected == dims else whole)
     try:
         loaded = store.load(directory, step, abstract)
@@ -125,7 +133,18 @@ def load_params(directory: Path, step: int, mesh: Mesh, like: Any = None) -> tup
         raise UserError(
             f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another with DIR@STEP."
         ) from problem
-    return {name.removeprefix(f"{root}/"): leaf for name, leaf in loaded.items()}, root
+    return {names[name]: leaf for name, leaf in loaded.items()}, root
+
+
+def variables_of(names: Iterable[str], root: str) -> dict[str, str]:
+    """Names in a checkpoint -> names in a model, of its parameters and of the mutables that belong to them.
+
+    Args:
+      names: of all arrays of a state.
+      root: ``"params"`` or ``"ema"``.
+    """
+    prefixes = {"params": ("params/", "mutables/"), "ema": ("ema/", "ema_mutables/")}[root]
+    return {n: n.partition("/")[2] for n in names if n.startswith(prefixes)}
 
 
 def place(

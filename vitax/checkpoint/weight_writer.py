@@ -1,5 +1,6 @@
 """Writes weight files: safetensors or NumPy's npz, which appear when they are whole."""
 
+import importlib.util
 import json
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,13 +15,18 @@ Named = Iterable[tuple[str, np.ndarray]]
 
 
 def check(out: Path) -> None:
-    """Refuses a name that is of no known format.
+    """Refuses a file that cannot be written.
 
     Raises:
-      UserError: names both.
+      UserError: a name of no known format, or a package that is missing.
     """
     if out.suffix not in SUFFIXES:
         raise UserError(f'{out}: unknown format "{out.suffix}". Expected a name that ends in {" or ".join(SUFFIXES)}.')
+    if out.suffix == ".safetensors" and importlib.util.find_spec("safetensors") is None:
+        raise UserError(
+            "Writing safetensors needs the package safetensors, of the extra `interop`: "
+            "pip install -c constraints.txt -e '.[interop]'. An .npz needs nothing more."
+        )
 
 
 def write(out: Path, arrays: Named, about: Mapping[str, str]) -> list[tuple[int, ...]]:
@@ -49,13 +55,8 @@ def write(out: Path, arrays: Named, about: Mapping[str, str]) -> list[tuple[int,
 
 
 def _safetensors(path: Path, arrays: Named, about: Mapping[str, str]) -> list[tuple[int, ...]]:
-    try:
-        from safetensors.numpy import save_file
-    except ImportError:
-        raise UserError(
-            "Writing safetensors needs the package safetensors, of the extra `interop`: "
-            "pip install -c constraints.txt -e '.[interop]'. An .npz needs nothing more."
-        ) from None
+    from safetensors.numpy import save_file
+
     held = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays}
     save_file(held, path, dict(about))
     return [array.shape for array in held.values()]

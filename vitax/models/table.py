@@ -1,4 +1,4 @@
-"""The models by name, the published ViTs, and what each costs without allocating it."""
+"""The models by name, the published sizes, and what each costs without allocating it."""
 
 from typing import Any
 
@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import vit_sizes
+from vitax.models import bit_sizes, efficientnet_sizes, vit_sizes
+from vitax.models.bit import BiT
+from vitax.models.efficientnet import EfficientNet
+from vitax.models.hybrid import Hybrid
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT}
+MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -22,14 +25,30 @@ _VIT_NAMES = (
 def published() -> dict[str, dict[str, Any]]:
     """Published models: name -> constructor fields, with ``kind``.
 
-    All have the cls token and a head of 1000 classes, but ``So400m`` (attention
+    All have a head of 1000 classes, the ViTs the cls token, but ``So400m`` (attention
     pooling, no head), as their parameters are counted in print.
     """
     models: dict[str, dict[str, Any]] = {}
     for name in _VIT_NAMES:
         models[f"ViT-{name}"] = {"kind": "vit", **vit_sizes.fields(name), "pool": "tok", "num_classes": 1000}
     models["ViT-So400m/14"] |= {"pool": "map", "num_classes": 0}
+    for name in vit_sizes.HYBRIDS:
+        models[name] = {"kind": "hybrid", **vit_sizes.hybrid_fields(name), "num_classes": 1000}
+    for name in bit_sizes.NAMES:
+        models[f"BiT-{name}"] = {"kind": "bit", **bit_sizes.fields(name), "num_classes": 1000}
+    for name in efficientnet_sizes.SIZES:
+        models[f"EfficientNet-{name}"] = {
+            "kind": "efficientnet",
+            **efficientnet_sizes.fields(name),
+            "num_classes": 1000,
+        }
     return models
+
+
+def native_size(name: str) -> int:
+    """Side in pixels of the images that a published model is made for, and its cost is printed at."""
+    size = efficientnet_sizes.SIZES.get(name.removeprefix("EfficientNet-"))
+    return 224 if size is None else size.image_size
 
 
 def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any) -> tuple[Any, Any, Any]:
@@ -57,30 +76,30 @@ def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any)
 
 
 def summary(
-    name: str, image_size: int | tuple[int, int] = 224, num_classes: int | None = None
-) -> dict[str, str | int | float]:
+    name: str, image_size: int | tuple[int, int] | None = None, num_classes: int | None = None
+) -> dict[str, Any]:
     """Size and cost of a published model, from shapes alone: nothing is allocated.
 
     Args:
       name: a name of ``published()``.
-      image_size: side in pixels, or (height, width).
+      image_size: side in pixels, or (height, width); None takes ``native_size``.
       num_classes: classes of the head; None keeps the published head.
 
     Returns:
-      ``name``, ``parameters`` (elements), ``gmacs`` (1e9 multiply-accumulates of one
-      forward pass of one image), ``tokens`` (length of the sequence in the encoder).
+      ``name``, ``parameters`` (elements, running statistics not counted), ``gmacs`` (1e9
+      multiply-accumulates of one forward pass of one image), ``tokens`` (length of the
+      sequence in the encoder; None for a convolutional network), ``image_size``.
 
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
     """
-    model, variables, images = abstract(
-        name, image_size, **({} if num_classes is None else {"num_classes": num_classes})
-    )
+    size = native_size(name) if image_size is None else image_size
+    model, variables, images = abstract(name, size, **({} if num_classes is None else {"num_classes": num_classes}))
     cost = flops.forward_flops(model, variables, images)
-    embedded = jax.eval_shape(lambda v, x: model.apply(v, x, return_intermediates=True), variables, images)
     return {
         "name": name,
         "parameters": tree.size(variables["params"]),
         "gmacs": cost.macs / 1e9,
-        "tokens": int(embedded.intermediates["embedding"].shape[1]),
+        "tokens": model.num_tokens(size) if hasattr(model, "num_tokens") else None,
+        "image_size": size if isinstance(size, int) else list(size),
     }

@@ -19,7 +19,8 @@ class Classification:
 
     Attributes:
       model: a module whose ``apply(variables, images, train=, rng=)`` returns a
-        ``ModelOutput`` with logits [B, classes].
+        ``ModelOutput`` with logits [B, classes]; one with collections beside ``params``
+        (running statistics) also takes ``mask=``, in training alone.
       num_classes: classes of the head.
       cross_entropy: ``softmax``, or ``sigmoid`` (one binary decision a class; the ViT paper's
         pre-training).
@@ -52,7 +53,8 @@ class Classification:
         """Scales images; in training mixes them, with targets float32 [B, classes]."""
         prepared: dict[str, Any] = {**batch, "image": self.scale(batch["image"])}
         if train and (self.mixup or self.cutmix):
-            targets = jax.nn.one_hot(batch["label"], self.num_classes)
+            targets = batch.get("target")
+            targets = jax.nn.one_hot(batch["label"], self.num_classes) if targets is None else targets
             prepared["image"], prepared["target"] = mixing.mix(
                 prepared["image"], targets, rng, mixup_alpha=self.mixup, cutmix_alpha=self.cutmix
             )
@@ -65,19 +67,32 @@ class Classification:
             keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
+    def _train(self, variables: PyTree, batch: Batch, rng: jax.Array) -> tuple[ModelOutput, PyTree]:
+        """``forward`` with dropout, and what it changed of the variables beside the parameters."""
+        collections = [name for name in variables if name != "params"]
+        if not collections:
+            return self.forward(variables, batch, rng), {}
+        # Where examples see each other, padding must be known.
+        return self.forward(variables, batch, rng, mask=batch["mask"], mutable=collections)  # type: ignore[return-value]
+
     def loss_per_example(self, logits: jax.Array, targets: jax.Array, *, train: bool) -> jax.Array:
         """float32 [B] for int labels [B] or probabilities [B, classes]; labels are smoothed in training only."""
         if self.cross_entropy == "sigmoid":
             return losses.sigmoid_cross_entropy(logits, targets)
         return losses.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing if train else 0.0)
 
+    def per_example(self, logits: jax.Array, batch: Batch, *, train: bool) -> jax.Array:
+        """float32 [B]: what is minimised, for a prepared batch."""
+        return self.loss_per_example(logits, batch.get("target", batch["label"]), train=train)
+
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
-        """Loss and accuracy (against the unmixed labels) of a prepared batch."""
-        output = self.forward(variables, batch, rng if train else None)
+        """Loss (against ``target`` where there is one) and accuracy (against the labels) of a prepared batch."""
+        output, mutables = self._train(variables, batch, rng) if train else (self.forward(variables, batch), {})
         assert output.logits is not None
-        per_example = self.loss_per_example(output.logits, batch.get("target", batch["label"]), train=train)
+        per_example = self.per_example(output.logits, batch, train=train)
         correct = losses.topk_correct(output.logits, batch["label"], 1)
         return LossOutput(
             loss=Mean.of(per_example, batch["mask"]),
             metrics={"accuracy": Mean.of(correct, batch["mask"])},
+            mutables=mutables,
         )

@@ -17,9 +17,13 @@ def ema_update(ema: PyTree, params: PyTree, decay: float, step: Any, *, warmup: 
     ``min(decay, (1 + step) / (10 + step))``, as TensorFlow's ``num_updates`` does, so that
     the start is forgotten.
 
+    BatchNorm's running statistics are averaged along with the parameters, as the authors of
+    EfficientNet do: statistics of the last step belong to the parameters of the last step,
+    and averaged layers in front of a norm make other activations.
+
     Args:
       ema: the average so far; before the first update a copy of the initial parameters.
-      params: parameters after the update, same structure.
+      params: parameters (and statistics) after the update, same structure.
       decay: from 0 (no memory) to below 1; ViT fine-tunes with 0.9999.
       step: number of this update, from 0.
       warmup: see above.

@@ -37,8 +37,9 @@ class Program:
       rules: logical names -> mesh axes.
       seed: of initialisation, dropout and mixing.
       accumulate: microbatches a step; gradients are summed and divided once by the
-        summed weight, so the result does not depend on it.
-      ema: decay of the averaged parameters, or None.
+        summed weight, so the result does not depend on it. BatchNorm is the exception:
+        each microbatch is normalised by its own statistics and moves the running ones.
+      ema: decay of the averaged parameters (and running statistics), or None.
       ema_warmup: average faster in the first steps (see ``optim.ema``).
       learning_rate: step -> rate, for the log alone.
     """
@@ -75,14 +76,15 @@ class Program:
 
     @functools.cached_property
     def _shapes(self) -> TrainState:
-        variables = dict(unbox(self._boxed))
-        params = variables.pop("params")
+        params, variables, constants = self._divided(unbox(self._boxed))
         return TrainState(
             step=jax.eval_shape(lambda: jnp.int32(0)),
             params=params,
             mutables=variables,
+            constants=constants,
             opt_state=jax.eval_shape(self.tx.init, params),
             ema=params if self.ema is not None else {},
+            ema_mutables=variables if self.ema is not None else {},
         )
 
     def on(self, mesh: Any) -> "Program":
@@ -100,8 +102,7 @@ class Program:
         )
 
     def _state_shardings(self, state: TrainState) -> Any:
-        variables = dict(shardings_of(self._boxed, self.rules, self.mesh))
-        params = variables.pop("params")
+        params, variables, constants = self._divided(shardings_of(self._boxed, self.rules, self.mesh))
         whole = NamedSharding(self.mesh, PartitionSpec())
         known = {
             name: (leaf.shape, sharding)
@@ -124,7 +125,16 @@ class Program:
             mutables=variables,
             opt_state=tree.map_named(like_parameter, state.opt_state),
             ema=params if self.ema is not None else {},
+            ema_mutables=variables if self.ema is not None else {},
+            constants=constants,
         )
+
+    def _divided(self, variables: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        """An objective's variables -> (params, mutables, constants)."""
+        rest = dict(variables)
+        params = rest.pop("params")
+        constants = {name: rest.pop(name) for name in getattr(self.objective, "constants", ())}
+        return params, rest, constants
 
     @functools.cached_property
     def batch_shardings(self) -> dict[str, NamedSharding]:
@@ -148,16 +158,22 @@ class Program:
     def _init(self, rng: jax.Array) -> TrainState:
         with self._naming():
             batch = {k: jnp.zeros(x.shape, x.dtype) for k, x in self.batch_spec.items()}
-            variables = dict(unbox(self.objective.init(rng, batch)))
-        params = variables.pop("params")
+            params, variables, constants = self._divided(unbox(self.objective.init(rng, batch)))
         return TrainState(
             step=jnp.int32(0),
             params=params,
             mutables=variables,
+            constants=constants,
             opt_state=self.tx.init(params),
-            # A copy: two leaves of a donated state must not share a buffer.
-            ema=jax.tree.map(jnp.copy, params) if self.ema is not None else {},
+            **self.averages_of(params, variables),
         )
+
+    def averages_of(self, params: PyTree, mutables: PyTree) -> dict[str, PyTree]:
+        """Averages that start at these values, as fields of a state; empty where the recipe keeps none."""
+        if self.ema is None:
+            return {"ema": {}, "ema_mutables": {}}
+        # Copies: two leaves of a donated state must not share a buffer.
+        return {"ema": jax.tree.map(jnp.copy, params), "ema_mutables": jax.tree.map(jnp.copy, mutables)}
 
     def init(self, seed: int | None = None) -> TrainState:
         """A fresh state, made on the devices in its final sharding."""
@@ -175,20 +191,21 @@ class Program:
         grads = jax.tree.map(lambda g: (g / loss.weight).astype(g.dtype), grads)
         updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = (
-            state.ema
-            if self.ema is None
-            else ema_update(state.ema, params, self.ema, state.step, warmup=self.ema_warmup)
-        )
+        ema, ema_mutables = state.ema, state.ema_mutables
+        if self.ema is not None:
+            # Statistics are averaged as the parameters are: those of the last step belong to others.
+            ema, ema_mutables = ema_update(
+                (ema, ema_mutables), (params, mutables), self.ema, state.step, warmup=self.ema_warmup
+            )
         scalars = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
         if self.learning_rate is not None:
             scalars["lr"] = self.learning_rate(state.step)
-        state = TrainState(state.step + 1, params, mutables, opt_state, ema)
+        state = TrainState(state.step + 1, params, mutables, opt_state, ema, ema_mutables, state.constants)
         return state, {"loss": loss, **measured, **scalars}
 
     def _gradients(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[Any, Mean, dict[str, Mean], Any]:
         def of(params: PyTree, mutables: PyTree, part: Batch) -> tuple[jax.Array, Any]:
-            out = self.objective.loss({"params": params, **mutables}, part, rng, train=True)
+            out = self.objective.loss({"params": params, **mutables, **state.constants}, part, rng, train=True)
             return out.loss.total, out
 
         gradient = jax.grad(of, has_aux=True)
