@@ -72,6 +72,7 @@ HOW = (
     (r"vitax launch .*", Run(("--dry-run",))),  # tests/launch/ starts processes and stand-ins
     (r"vitax ckpt cp .* gs://.*", Parsed("wants a bucket; tests/checkpoint/test_transfer.py has a stand-in")),
     (r"vitax ckpt .*", Run()),
+    (r"vitax convert .*", Run()),
     (r"(make|source|pip|python|git|sed|\.venv/bin/pytest) .*", Outside()),
 )
 
@@ -135,6 +136,11 @@ def prepared(tmp_path_factory):
     shutil.copy(folder / "photos" / "000.png", folder / "photo.jpg")
     lines = [f"{p.relative_to(folder)},{p.parent.name}" for p in sorted((folder / "my_images").rglob("*.png"))]
     (folder / "labels.csv").write_text("\n".join(lines))
+    for name, golden in (("ViT-B_16.npz", "google_vit_jax/ViT-B_16.npz"), ("siglip.npz", "google_siglip/siglip.npz")):
+        shutil.copy(ROOT / "tests" / "golden" / "published" / golden, folder / name)
+    shutil.copytree(ROOT / "tests" / "golden" / "published" / "hf_dinov2", folder / "dinov2-base")
+    for label in range(5):
+        shutil.copytree(folder / "photos", folder / "imagenet" / "val" / f"n{label}")
     (folder / "launch.toml").write_text(documents.blocks(ROOT / "docs" / "pods.md", "toml")[0])
     train = ["train", "--config", "quickstart:pretrain", "--workdir", "runs/pretrain", *config(*QUICK)]
     assert main(train) == 0

@@ -130,6 +130,11 @@ def test_what_a_layout_cannot_hold_is_an_error(tmp_path, name, to, target, messa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ckpt_export_names_the_verb_for_files(tmp_path, capsys):
+    assert main(["ckpt", "export", str(FILES["timm_tok"]), str(tmp_path / "w.npz")]) == 2
+    assert "vitax convert reads these" in capsys.readouterr().err
+
+
 def test_predict_and_features_from_published_files(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(photo)
@@ -183,7 +188,8 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
     np.testing.assert_array_equal(state.params["encoder"]["block_01"]["mlp"]["in"]["kernel"], kernel.T)
 
 
-def test_evaluation_on_class_folders(tmp_path, capsys):
+def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing is to train on
     rng = np.random.default_rng(0)
     for label in range(5):
         for k in range(3):

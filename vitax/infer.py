@@ -66,9 +66,7 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    sizes = [config_files.parse_value(text, None) for key, text in pairs if key == "data.image_size"]
-    hint = (sizes[-1], sizes[-1]) if sizes and isinstance(sizes[-1], int) else tuple(sizes[-1]) if sizes else None
-    found = published.load(checkpoint, hint).whole()
+    found = published.load(checkpoint, published.stated_size(pairs)).whole()
     plain = dict(found.recipe)
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)

@@ -3,17 +3,18 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from vitax import config_files
 from vitax.checkpoint import convert, files
 from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names import google, huggingface, timm, tokens
 from vitax.checkpoint.names.layout import Constants, Layout, left_out, recognise
-from vitax.construct import construct
+from vitax.construct import check, construct
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.models.table import MODELS
@@ -142,6 +143,15 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
         unexpected=tuple(unexpected),
         lines=tuple(lines),
     )
+
+
+def stated_size(overrides: Sequence[tuple[str, str]]) -> tuple[int, int] | None:
+    """(height, width) that overrides set ``data.image_size`` to, or None."""
+    sizes = [config_files.parse_value(text, None) for key, text in overrides if key == "data.image_size"]
+    if not sizes:
+        return None
+    checked = check(sizes[-1], int | tuple[int, int], "data.image_size")
+    return (checked, checked) if isinstance(checked, int) else checked
 
 
 def _own(spec: str, file: WeightFile) -> Published:

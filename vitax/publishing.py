@@ -38,7 +38,7 @@ class Written:
     lines: tuple[str, ...] = ()
 
 
-def run(source: str, target: Path, to: str) -> dict[str, Any]:
+def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Converts one checkpoint.
 
     Args:
@@ -46,6 +46,7 @@ def run(source: str, target: Path, to: str) -> dict[str, Any]:
       target: ``*.npz`` or ``*.safetensors`` for ``vitax``, ``*.npz`` for ``npz``; a folder for ``timm``
         and ``hf``, which gets ``model.safetensors`` and ``config.json``.
       to: a name of ``TARGETS``.
+      image_size: as for ``published.load``.
 
     Returns:
       ``source, layout, to, files, arrays, parameters, lines``.
@@ -63,7 +64,7 @@ def run(source: str, target: Path, to: str) -> dict[str, Any]:
     else:
         out = target
     weight_writer.check(out)
-    found = read(source)
+    found = read(source, image_size)
     written = make(found)
     shapes = weight_writer.write(out, written.arrays.items(), written.metadata)
     paths = [out]
@@ -87,10 +88,10 @@ def lines(row: Mapping[str, Any]) -> list[str]:
     return [*row["lines"], f"{', '.join(row['files'])}: {row['arrays']} arrays, {row['parameters']:,} parameters"]
 
 
-def read(source: str) -> Published:
+def read(source: str, image_size: tuple[int, int] | None = None) -> Published:
     """A weight file, or the parameters of a workdir, as a whole model."""
     if is_weight_file(source):
-        return published.load(source).whole()
+        return published.load(source, image_size).whole()
     directory, step = warm_start.find(source, "convert")
     try:
         metadata, digests = store.read_metadata(directory, step)

@@ -215,11 +215,13 @@ class Recipe:
     @functools.cached_property
     def sources(self) -> dict[str, DataSource]:
         """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
-        found = {"data": self.data.build_source()}
-        for name in self.config.get("evaluators") or {}:
-            where = f"evaluators.{name}.data"
-            found[where] = evaluator_data(self.config, name).build_source(where)
-        return found
+        return {"data": self.data.build_source(), **self._evaluator_sources}
+
+    @functools.cached_property
+    def _evaluator_sources(self) -> dict[str, DataSource]:
+        # Apart, so that a model is evaluated also where its training data is not.
+        wheres = {name: f"evaluators.{name}.data" for name in self.config.get("evaluators") or {}}
+        return {where: evaluator_data(self.config, name).build_source(where) for name, where in wheres.items()}
 
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
@@ -258,7 +260,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data", self.sources[f"{where}.data"])
+            pipeline = data.pipeline(self.seed, f"{where}.data", self._evaluator_sources[f"{where}.data"])
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),
