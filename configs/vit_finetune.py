@@ -19,6 +19,8 @@ Learning rate: the paper takes the best of a grid (TABLE_4 below) by the accurac
 Not in Table 4: pre-processing as in BiT (resize to 448, random crop of 384, flip; resize to
   384 to test), no warm-up, softmax cross-entropy. H/14 takes 378 px: the paper's 384 is no
   multiple of 14, and its code drops the 6 px that are left.
+ReaL: `real=true` evaluates ImageNet's validation images under these labels too (TFDS
+  imagenet2012_real), as `real/accuracy`.
 Expected: top-1 in `paper.expected` (`ema/accuracy` is the averaged model's); VTAB is printed
   as the mean over all 19 tasks. The paper states no cost of fine-tuning.
 Command: vitax train --config vit_finetune:cifar100,model=L/16,pretrained=i21k,lr=0.01 --workdir DIR
@@ -58,8 +60,20 @@ TABLE_4 = {
 PRETRAINED = {"i1k": "ImageNet", "i21k": "ImageNet-21k", "jft": "JFT-300M"}
 # Pixels of Table 2's ImageNet rows.
 TABLE_2_SIZE = {"L/16": 512, "H/14": 518}
+# The validation images under the labels of "Are we done with ImageNet?": several are right, or none.
+REAL = {
+    "kind": "any_of",
+    "every": {"fraction": 0.1},
+    "data": {
+        "source": {"kind": "tfds", "name": "imagenet2012_real", "split": "validation", "label_key": "real_label"},
+        "ops": ({"kind": "decode"}, {"kind": "resize"}),
+        "num_examples": 50_000,
+        "soft_labels": True,
+    },
+}
 VARIANTS = (
     "imagenet2012,table2=true",
+    "imagenet2012,table2=true,real=true",
     "imagenet2012,pretrained=jft,table2=true",
     "imagenet2012,model=H/14,pretrained=jft,table2=true",
     *TASKS,
@@ -68,7 +82,7 @@ VARIANTS = (
 
 
 def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
-    """``DATASET[,model=L/16][,pretrained=i21k][,lr=0.03][,size=384][,held_out=true][,table2=true]``.
+    """``DATASET[,model=L/16][,pretrained=i21k][,lr=0.03][,size=384][,held_out=true][,table2=true][,real=true]``.
 
     ``DATASET`` is imagenet2012, cifar10, cifar100, oxford_iiit_pet, oxford_flowers102 or
     vtab/TASK, ``pretrained`` i1k, i21k or jft.
@@ -83,6 +97,7 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
         size=None,
         held_out=False,
         table2=False,
+        real=False,
     )
     dataset, model = choice["dataset"], choice["model"]
     task = pick(TASKS | {f"vtab/{name}": t for name, t in VTAB.items()}, dataset, "data set of vit_finetune")
@@ -97,9 +112,12 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
         if setting.held_out is None:
             raise UserError(f"vit_finetune:{dataset}: held_out chooses the rate of a grid, and VTAB has one rate.")
         train, test = held_out(task, setting.held_out)
+    if choice["real"] and dataset != "imagenet2012":
+        raise UserError(f"vit_finetune:{dataset}: real=true is for imagenet2012, whose images ReaL labels again.")
     source = {"kind": "tfds", "name": task.tfds, "label_key": task.label_key}
     as_printed = not choice["held_out"] and choice["size"] in (None, size)
     size = choice["size"] or size
+    in_table_2 = choice["table2"] == (dataset == "imagenet2012")  # its ImageNet row has settings of its own
     return ConfigDict(
         {
             "paper": {
@@ -107,6 +125,7 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
                 "row": f"Table 4, {dataset}, ViT-{model} from {pretraining}",
                 "expected": _expected(dataset, model, pretraining, choice["table2"]) if as_printed else {},
                 "core_days": None,
+                "table2": _cell(dataset, model, pretraining) if as_printed and in_table_2 else None,
             },
             "model": {"kind": "vit", **vit_sizes.fields(model)},
             "objective": {"kind": "classification", "cross_entropy": "softmax"},
@@ -127,7 +146,8 @@ def get_config(variant: str = "imagenet2012,table2=true") -> ConfigDict:
                         "ops": ({"kind": "decode"}, {"kind": "resize"}),
                         "num_examples": joined(test).num_examples,
                     },
-                }
+                },
+                **({"real": REAL} if choice["real"] else {}),
             },
             "optimizer": {
                 "kind": "sgd",
@@ -164,6 +184,14 @@ def _train_ops(size: int, crop: bool, flip: bool) -> tuple[dict[str, object], ..
         ({"kind": "resize", "size": round(size * 7 / 6)}, {"kind": "random_crop"}) if crop else ({"kind": "resize"},)
     )
     return ({"kind": "decode"}, *sized, *(({"kind": "flip"},) if flip else ()))
+
+
+def _cell(dataset: str, model: str, pretraining: str) -> dict[str, str | None] | None:
+    """Where in Table 2 a run belongs (``vitax table2``)."""
+    if (f"ViT-{model}", pretraining) not in [(c.model, c.pretraining) for c in vit_paper.TABLE_2]:
+        return None
+    cell, _, task = dataset.partition("/")
+    return {"model": f"ViT-{model}", "pretraining": pretraining, "cell": cell, "task": task or None}
 
 
 def _expected(dataset: str, model: str, pretraining: str, table2: bool) -> dict[str, float]:

@@ -23,8 +23,9 @@ from vitax.models import vit_sizes
 # model -> epochs of Table 3; the last is the default
 TABLE_3 = {"B/32": (90,), "B/16": (90,), "L/32": (30, 90), "L/16": (30, 90)}
 VARIANTS = tuple(f"{model},epochs={epochs}" for model, choices in TABLE_3.items() for epochs in choices)
-TABLE_2 = {(c.model, c.epochs): c for c in vit_paper.TABLE_2 if c.pretraining == "ImageNet-21k"}
-IMAGES = vit_paper.PRETRAINING["ImageNet-21k"]
+DATA = "ImageNet-21k"
+TABLE_2 = {(c.model, c.epochs): c for c in vit_paper.TABLE_2 if c.pretraining == DATA}
+IMAGES = vit_paper.PRETRAINING[DATA]
 
 
 def get_config(variant: str = "L/16") -> ConfigDict:
@@ -45,6 +46,9 @@ def get_config(variant: str = "L/16") -> ConfigDict:
                 "row": f"Table 3, {key[0]} ImageNet-21k, {epochs} epochs",
                 "expected": expected,
                 "core_days": TABLE_2[key].core_days if key in TABLE_2 else None,
+                "table2": {"model": key[0], "pretraining": "ImageNet-21k", "cell": "core_days"}
+                if key in TABLE_2
+                else None,
             },
             "model": {
                 "kind": "vit",

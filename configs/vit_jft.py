@@ -28,8 +28,9 @@ TABLE_3 = {
     "H/14": (3e-4, (14,)),
 }
 VARIANTS = tuple(f"{model},epochs={epochs}" for model, (_, stated) in TABLE_3.items() for epochs in stated)
-TABLE_2 = {(c.model, c.epochs): c for c in vit_paper.TABLE_2 if c.pretraining == "JFT-300M"}
-IMAGES = vit_paper.PRETRAINING["JFT-300M"]
+DATA = "JFT-300M"
+TABLE_2 = {(c.model, c.epochs): c for c in vit_paper.TABLE_2 if c.pretraining == DATA}
+IMAGES = vit_paper.PRETRAINING[DATA]
 
 
 def get_config(variant: str = "L/16") -> ConfigDict:
@@ -51,6 +52,7 @@ def get_config(variant: str = "L/16") -> ConfigDict:
                 "row": f"Table 3, {key[0]} JFT-300M, {epochs} epochs",
                 "expected": expected,
                 "core_days": TABLE_2[key].core_days if key in TABLE_2 else None,
+                "table2": {"model": key[0], "pretraining": DATA, "cell": "core_days"} if key in TABLE_2 else None,
             },
             "model": {"kind": "vit", **vit_sizes.fields(choice["model"]), "pre_logits": True, "head_bias_init": -10.0},
             "objective": {"kind": "classification", "cross_entropy": "sigmoid"},

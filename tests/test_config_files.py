@@ -58,7 +58,7 @@ def test_the_variant_is_what_follows_the_colon(tmp_path):
 )
 def test_bad_overrides_say_what_is_wrong(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
-        config_files.load(make(tmp_path), arguments)
+        config_files.load(make(tmp_path), arguments, ("--config", "--workdir"))
 
 
 def test_an_unknown_recipe_names_the_nearest():

@@ -216,7 +216,7 @@ def test_bad_input_is_named_before_anything_is_computed(folder, pretrained, tmp_
         ({"--data": str(folder / "bars")}, [], "30 images lie in it, but in no class folder"),
         ({"--data": str(bad)}, [], "x.bmp: not .jpg .jpeg .png .webp by its name"),
         ({"--checkpoint": "/nowhere"}, [], "--checkpoint /nowhere: no checkpoint"),
-        ({"--checkpoint": str(tmp_path / "weights.npz")}, [], "Published weight files cannot be read yet"),
+        ({"--checkpoint": str(tmp_path / "weights.npz")}, [], "broken or no .npz file"),
         ({"--checkpoint": f"{pretrained}@7"}, [], "no step 7. There are: 60"),
         ({}, ["--config.optimizer.lrr=1"], 'Did you mean "lr"?'),
         ({}, ["--lr=1"], "Unknown argument --lr"),

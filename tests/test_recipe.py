@@ -44,7 +44,7 @@ def with_change(config, path, value):
         ("rules", {"embd": "fsdp"}, 'rules: unknown logical axis "embd"'),
         ("remat", "ful", "ful"),
         ("dtype", "float16", 'dtype: "float16" is not one of'),
-        ("seed", "x", "seed: expected a whole number"),
+        ("seed", "x", "seed: expected int"),
         ("chip", 3, "chip: expected Mapping, got 3"),
         ("chip", {"usd_per_hr": 1.0}, 'chip.usd_per_hr: unknown field. Did you mean "usd_per_hour"'),
         ("chip", {"peak_bf16_flops": "fast"}, "chip.peak_bf16_flops: expected a number above 0"),

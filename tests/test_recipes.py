@@ -16,9 +16,12 @@ from vitax.parallel.mesh import MeshSpec, build_mesh
 ALL = [(name, variant) for name in config_files.names() for variant in config_files.module(name).VARIANTS]
 
 
-# Fields that shrink each kind of model.
-SMALL_MODELS = {
-    "vit": {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 2, "patch_size": 8},
+# Fields that make each kind small enough for images of 16 px.
+_ENCODER = {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 2}
+SHRUNK = {
+    "vit": _ENCODER | {"patch_size": 8},
+    "hybrid": _ENCODER | {"patch_size": 2, "stem_blocks": (1,), "stem_width": 8, "stem_groups": 4},
+    "bit": {"blocks": (1,), "width_factor": 1, "root_width": 8, "num_groups": 4},
     "efficientnet": {"width_factor": 0.5, "depth_factor": 1.0, "stages": ((3, 1, 1, 16, 1), (3, 2, 2, 16, 1))},
 }
 
@@ -26,7 +29,7 @@ SMALL_MODELS = {
 def shrink(config):
     """A generic shrink: small model, made-up data, the recipe's own everything else."""
     config = config.copy_and_resolve_references()
-    config.model.update(SMALL_MODELS[config.model.kind])
+    config.model.update(SHRUNK[config.model.kind])
     ops = [
         {k: v for k, v in op.items() if k != "size"} | ({"smaller": 18} if "smaller" in op else {})
         for op in config.data.ops
@@ -43,46 +46,11 @@ def shrink(config):
     return recipe.build(config)
 
 
-# EfficientNet, arXiv:1905.11946, written down here once more: width, depth, resolution, dropout, top-1.
-EFFICIENTNET = {
-    "B0": (1.0, 1.0, 224, 0.2, 77.1),
-    "B1": (1.0, 1.1, 240, 0.2, 79.1),
-    "B2": (1.1, 1.2, 260, 0.3, 80.1),
-    "B3": (1.2, 1.4, 300, 0.3, 81.6),
-    "B4": (1.4, 1.8, 380, 0.4, 82.9),
-    "B5": (1.6, 2.2, 456, 0.4, 83.6),
-    "B6": (1.8, 2.6, 528, 0.5, 84.0),
-    "B7": (2.0, 3.1, 600, 0.5, 84.3),
-    "L2": (4.3, 5.3, 475, 0.5, None),
-}
-
-
-@pytest.mark.parametrize("variant", EFFICIENTNET)
-def test_efficientnet_presets_carry_the_papers_settings(variant):
-    c = config_files.load(f"efficientnet_i1k:{variant}")
-    top1 = c.paper.expected.get("imagenet top-1, Table 2")
-    assert (c.model.width_factor, c.model.depth_factor, c.data.image_size, c.model.dropout, top1) == EFFICIENTNET[
-        variant
-    ]
-    o, s = c.optimizer, c.schedule
-    assert (o.kind, o.lr, o.decay, o.momentum, o.weight_decay) == ("rmsprop", 0.256, 0.9, 0.9, 1e-5)
-    assert (s.kind, s.factor, s.every.to_dict()) == ("exponential", 0.97, {"epochs": 2.4})
-
-
-def test_efficientnet_decays_all_but_its_norms():
-    built = recipe.load("efficientnet_i1k:B0")
-    model = built.model()
-    assert (model.stochastic_depth, model.norm_momentum, model.activation, model.squeeze) == (0.2, 0.99, "silu", 0.25)
-    decays = {rule.name: rule.decays for rule in built.optimizer.describe(built.abstract_params)}
-    assert {name for name, on in decays.items() if not on} == {name for name in decays if "norm/" in name}
-
-
-def test_every_efficientnet_is_a_variant():
-    assert {v for n, v in ALL if n == "efficientnet_i1k"} == set(EFFICIENTNET)
-
-
-# Variants of one file differ in sizes, which the shrink takes away.
-EACH_FILE = [(name, config_files.module(name).VARIANTS[0]) for name in config_files.names()]
+# Variants of one file differ in sizes, which the shrink takes away, and in kinds.
+EACH_FILE = [
+    *((name, config_files.module(name).VARIANTS[0]) for name in config_files.names()),
+    ("vit_jft_baselines", "R50+ViT-L/16,epochs=14"),
+]
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL, ids=[f"{n}:{v}" for n, v in ALL])
@@ -297,10 +265,84 @@ def test_fine_tuning_starts_from_a_pre_training_of_the_paper(tmp_path):
 
 
 def test_every_recipe_takes_the_usual_overrides():
-    for name, variant in ALL:
+    for name, variant in EACH_FILE:
         overrides = ["steps=60"], ["steps=7"], ["steps=1"]
         keys = ("duration", "checkpoint.every", "log.every")
         arguments = [f"--config.{k}.{o[0]}" for k, o in zip(keys, overrides)] + ["--config.data.batch_size=256"]
         built = recipe.load(f"{name}:{variant}", arguments)
         assert (built.total_steps, built.data.batch_size) == (60, 256)
         assert built.every(built.checkpoint.every, "checkpoint.every") == 7
+
+
+# BiT, written down here once more: epochs, milestones in epochs, images, classes.
+BIT = {
+    "bit_i1k": (90, (30, 60, 80), 1_281_167, 1_000),
+    "bit_i21k": (90, (30, 60, 80), 12_400_000, 21_843),
+    "bit_jft": (40, (10, 23, 30, 37), 303_000_000, 18_291),
+}
+
+
+@pytest.mark.parametrize("name", BIT)
+def test_bit_pre_training_presets(name):
+    epochs, milestones, num_examples, num_classes = BIT[name]
+    c = config_files.load(f"{name}:R152x4")
+    assert (c.model.blocks, c.model.width_factor, c.duration.to_dict()) == ((3, 8, 36, 3), 4, {"epochs": epochs})
+    assert (c.data.batch_size, c.data.num_examples, c.data.num_classes) == (4096, num_examples, num_classes)
+    assert (c.optimizer.kind, c.optimizer.lr, c.optimizer.momentum) == ("sgd", 0.48, 0.9)
+    assert (c.optimizer.weight_decay, c.optimizer.weight_decay_scale) == (1e-4, "gradient")
+    assert tuple(m["epochs"] for m in c.schedule.milestones) == milestones
+    half = config_files.load(f"{name}:R50x1,epochs={epochs // 2}")
+    assert tuple(m["epochs"] for m in half.schedule.milestones) == tuple(m / 2 for m in milestones)
+    assert dict(half.paper.expected) == {}
+    built = recipe.load(f"{name}:R50x1")
+    rate, an_epoch = built.learning_rate, num_examples / 4096
+    assert rate(2_500) == pytest.approx(0.24)
+    for k, at in enumerate(milestones):
+        assert float(rate(round(at * an_epoch) - 2)) == pytest.approx(0.48 * 0.1**k, rel=1e-5)
+        assert float(rate(round(at * an_epoch) + 2)) == pytest.approx(0.48 * 0.1 ** (k + 1), rel=1e-5)
+
+
+# The HyperRule: images -> steps, mixup; pixels of the images -> size.
+@pytest.mark.parametrize(
+    ("dataset", "steps", "mixup", "resized", "size"),
+    [
+        ("imagenet2012", 20_000, 0.1, 448, 384),
+        ("cifar10", 10_000, 0.1, 160, 128),
+        ("oxford_iiit_pet", 500, 0.0, 448, 384),
+        ("vtab/svhn", 500, 0.0, 160, 128),
+        ("vtab/patch_camelyon", 500, 0.0, 448, 384),
+    ],
+)
+def test_bit_fine_tuning_follows_the_hyper_rule(dataset, steps, mixup, resized, size):
+    c = config_files.load(f"bit_finetune:{dataset}")
+    assert (c.duration.to_dict(), c.objective.mixup, c.data.image_size) == ({"steps": steps}, mixup, size)
+    assert c.data.ops[1]["size"] == resized
+    assert (c.optimizer.kind, c.optimizer.lr, c.optimizer.momentum, c.optimizer.weight_decay) == ("sgd", 0.003, 0.9, 0)
+    assert (c.data.batch_size, [m["fraction"] for m in c.schedule.milestones]) == (512, [0.3, 0.6, 0.9])
+    built = recipe.build(c)
+    assert (built.model().zero_head, built.init_from.reset) == (True, ("^head/",))
+    rates = [float(built.learning_rate(round(at * steps) + 1)) for at in (0.25, 0.35, 0.65, 0.95)]
+    assert rates == pytest.approx([3e-3, 3e-4, 3e-5, 3e-6])
+
+
+# ViT, Table 3, residual networks and hybrids: variant -> base LR, epochs.
+BASELINES = {
+    **{f"{m},epochs=7": (lr, 7) for m, lr in {"R50x1": 1e-3, "R50x2": 1e-3, "R101x1": 8e-4, "R152x1": 6e-4}.items()},
+    **{f"R152x2,epochs={n}": (6e-4, n) for n in (7, 14)},
+    **{f"R50+ViT-B/{patch},epochs=7": (8e-4, 7) for patch in (32, 16)},
+    "R50+ViT-L/32,epochs=7": (2e-4, 7),
+    **{f"R50+ViT-L/16,epochs={n}": (4e-4, n) for n in (7, 14)},
+}
+
+
+def test_the_baselines_of_vit_carry_table_3():
+    assert set(config_files.module("vit_jft_baselines").VARIANTS) == set(BASELINES)
+    for variant, (lr, epochs) in BASELINES.items():
+        c = config_files.load(f"vit_jft_baselines:{variant}")
+        assert (c.optimizer.kind, c.optimizer.lr, c.duration.epochs) == ("adamw", lr, epochs)
+        assert (c.schedule.kind, c.schedule.warmup.to_dict(), c.optimizer.weight_decay) == (
+            "linear",
+            {"steps": 10_000},
+            0.1,
+        )
+        assert len(c.paper.expected) == 2

@@ -40,7 +40,8 @@ def test_the_page_has_every_section_and_needs_no_network(runs):
     assert len(text) < 5_000_000
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
-    assert "averaged (EMA)" in text
+    averages = text.split("averaged (EMA)</th>")[1].split("</table>")[0]
+    assert re.findall(r"<tr><td>([^<]*)", averages) == ["val/accuracy", "val/loss", "val/top5_accuracy"]
 
 
 def test_every_figure_lies_beside_it_as_png(runs):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vitax.arguments import OPTIONS, parser
-from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError, suggest
+from vitax.arguments import OVERRIDING, options_of, parser
+from vitax.core import elsewhere
+from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError
 
 
 def _finetune(args: argparse.Namespace, rest: list[str]) -> int:
@@ -67,15 +68,12 @@ def _run(checked: Any, workdir: Path, command: list[str], rest: Sequence[str]) -
 def _eval(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import infer
 
-    result = infer.evaluate(args.checkpoint, rest)
+    result = infer.evaluate(args.checkpoint, rest, args.data)
     _print(args, result, [f"{k}  {v:.4f}" for k, v in result["metrics"].items()] + [f"examples  {result['examples']}"])
     return EXIT_DONE
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
-    for option, number in (("--topk", args.topk), ("--batch-size", args.batch_size)):
-        if number < 1:
-            raise UserError(f"{option} {number}: expected at least 1.")
     from vitax import predict
 
     form = predict.chosen_format(args.format, args.json, args.output)
@@ -83,7 +81,7 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     predict.check_target("--features", args.features, (".npz",))
     predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
     files = predict.expand(args.images)
-    predictor = predict.Predictor.load(args.checkpoint, rest)
+    predictor = predict.Predictor.load(args.checkpoint, rest, without_head=args.features is not None)
     maps = None
     if args.attention:
         from vitax import attention_map
@@ -112,6 +110,15 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED
 
 
+def _pseudo_label(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import pseudo_label, recipe
+
+    student = recipe.load(args.config, rest)
+    rows = pseudo_label.write(args.checkpoint, student)
+    _print(args, rows, pseudo_label.lines(rows, student.data.num_examples))
+    return EXIT_DONE
+
+
 def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import quickstart
 
@@ -125,7 +132,6 @@ def _recipes(args: argparse.Namespace, rest: list[str]) -> int:
         return _explain(args, rest)
     from vitax import catalogue
 
-    _no_more(rest)
     if args.devices is not None:
         raise UserError("recipes: --devices lays the mesh of one recipe out: give it with --explain NAME[:VARIANT].")
     rows = catalogue.recipes(args.pattern)
@@ -145,14 +151,22 @@ def _explain(args: argparse.Namespace, rest: list[str]) -> int:
 def _models(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import catalogue
 
-    _no_more(rest)
     rows = catalogue.models(args.pattern)
     _print(args, rows, catalogue.model_lines(rows))
     return EXIT_DONE
 
 
+def _fetch(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import fetch
+    from vitax.train import terminal
+
+    with terminal.download_bar() as progress:
+        path = fetch.fetch(args.model, args.cache, progress)
+    _print(args, {"model": args.model, "path": str(path)}, [str(path)])
+    return EXIT_DONE
+
+
 def _cost(args: argparse.Namespace, rest: list[str]) -> int:
-    _no_more(rest)
     if args.paper == (args.workdir is not None):
         raise UserError(
             f"cost: {'both' if args.paper else 'neither'} of --workdir and --paper given; expected one: --workdir DIR "
@@ -171,6 +185,14 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
 
         account = bill.read(args.workdir, args.usd_per_hour)
         _print(args, account, statement.lines(account))
+    return EXIT_DONE
+
+
+def _table2(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import table2
+
+    columns = table2.table(args.runs)
+    _print(args, columns, table2.lines(columns))
     return EXIT_DONE
 
 
@@ -198,7 +220,6 @@ def _plan(args: argparse.Namespace, rest: list[str]) -> int:
 def _report(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import report
 
-    _no_more(rest)
     several = len(args.workdir) > 1
     print(report.compare(args.workdir, args.output) if several else report.write(args.workdir[0]))
     return EXIT_DONE
@@ -207,7 +228,6 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
 def _compare(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import compare
 
-    _no_more(rest)
     found = compare.compare(args.workdirs)
     _print(args, found, compare.lines(found))
     return EXIT_DONE
@@ -216,14 +236,21 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
 def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import doctor
 
-    _no_more(rest)
     checks = doctor.examine(seconds=args.timeout)
     _print(args, [vars(check) for check in checks], doctor.lines(checks))
     return EXIT_FAILED if any(check.status == doctor.FAIL for check in checks) else EXIT_DONE
 
 
+def _convert(args: argparse.Namespace, rest: list[str]) -> int:
+    _on_the_host()
+    from vitax import publishing
+
+    row = publishing.run(args.source, args.target, args.to)
+    _print(args, row, publishing.lines(row))
+    return EXIT_DONE
+
+
 def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
-    _no_more(rest)
     _on_the_host()
     from vitax import ckpt
 
@@ -257,13 +284,17 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
+    "pseudo-label": _pseudo_label,
     "quickstart": _quickstart,
     "recipes": _recipes,
     "models": _models,
+    "fetch": _fetch,
     "cost": _cost,
+    "table2": _table2,
     "plan": _plan,
     "report": _report,
     "compare": _compare,
+    "convert": _convert,
     "ckpt": _ckpt,
     "doctor": _doctor,
     "launch": _launch,
@@ -277,9 +308,20 @@ def _on_the_host() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def _no_more(rest: list[str]) -> None:
-    if rest:
-        raise UserError(f"Unknown argument {rest[0]}.{suggest(rest[0].partition('=')[0], OPTIONS)}")
+def _check_rest(args: argparse.Namespace, rest: list[str]) -> None:
+    """Refuses unknown arguments, recipes and fields that lead nowhere, before JAX is imported."""
+    if args.verb == "launch":  # has a table of its own
+        return
+    options = options_of(f"ckpt {args.ckpt_verb}" if args.verb == "ckpt" else args.verb)
+    spec = vars(args).get("config") or vars(args).get("explain")
+    from vitax import config_files
+
+    if spec:
+        config_files.load(spec, rest, options)
+    elif args.verb in OVERRIDING:
+        config_files.parse_overrides(rest, {}, options)
+    elif rest:
+        raise UserError(f"Unknown argument {rest[0]}.{elsewhere.option(rest[0], options)}")
 
 
 def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
@@ -293,6 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         args, rest = parser().parse_known_args(argv)
+        _check_rest(args, rest)
         return COMMANDS[args.verb](args, rest)
     except UserError as error:
         print(f"vitax: {error}", file=sys.stderr)

@@ -1,13 +1,15 @@
 """The command line as tables: verbs, what each takes, and the parser that they make."""
 
 import argparse
+import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import vitax
-from vitax.core import paths
+from vitax.core import elsewhere, paths
 from vitax.core.errors import UserError, suggest
 from vitax.launch import settings as launching
 
@@ -16,14 +18,18 @@ VERBS = {
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
     "predict": "classify image files and folders with a checkpoint; features and attention too",
+    "pseudo-label": "label images with a teacher, for a student's recipe (Noisy Student)",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
     "models": "list the published models: parameters, GMACs, tokens",
+    "fetch": "bring a published weight file into the local cache, and print its path",
     "cost": "show what a run has cost so far, or count the compute of the ViT paper",
+    "table2": "the ViT paper's Table 2 beside your own runs, with the cost of each column",
     "plan": "will it fit, how long, what does it cost: on TPU slices that you do not hold yet",
     "report": "write report.html for a workdir, or one page over several",
     "launch": "train on TPU slices, GKE, Slurm or several processes here, started again where that helps",
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
+    "convert": "published weights to checkpoints and back: Google's npz, timm, Hugging Face",
     "ckpt": "checkpoints: list, verify, export, copy",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
 }
@@ -35,6 +41,27 @@ CKPT_VERBS = {
 }
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
+Number = TypeVar("Number", int, float)
+
+
+def _number(kind: Callable[[str], Number], good: Callable[[Number], bool], expected: str) -> Callable[[str], Number]:
+    """The type of an option, checked as it is read: before anything is imported for it."""
+
+    def parse(text: str) -> Number:
+        try:
+            if good(value := kind(text)):
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}.")
+
+    return parse
+
+
+_WHOLE = _number(int, lambda n: n >= 1, "at least 1, a whole number")
+_SHARE = _number(float, lambda x: 0 < x < 1, "a share between 0 and 1, such as 0.1")
+_MFU = _number(float, lambda x: 0 < x <= 1, "above 0 and at most 1, such as 0.4")
+_SECONDS = _number(float, lambda x: 0 < x < math.inf, "a number of seconds above 0")
 
 
 def _argument(*names: str, **options: Any) -> Argument:
@@ -43,7 +70,9 @@ def _argument(*names: str, **options: Any) -> Argument:
 
 _JSON = _argument("--json", action="store_true", help="print one JSON value on stdout")
 _CONFIG = _argument("--config", required=True, metavar="NAME[:VARIANT]", help="a recipe name or PATH.py")
-_CHECKPOINT = _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="a workdir; newest by default")
+_CHECKPOINT = _argument(
+    "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a workdir (newest by default) or published weights"
+)
 _TARGET = _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir")
 _PATTERN = _argument("pattern", nargs="?", default="*", help="shell pattern, e.g. 'ViT-B*'")
 _PRICE = _argument(
@@ -67,11 +96,19 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             metavar="DIR|CSV",
             help="a folder with one folder a class, or with train/ and val/ of these; or a CSV of path,label",
         ),
-        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of the run to start from"),
+        _argument(
+            "--checkpoint",
+            required=True,
+            metavar="DIR[@STEP]|FILE",
+            help="what to start from: the workdir of a run, or published weights",
+        ),
         _argument("--workdir", type=paths.parse, help="where everything is left"),
         _argument("--val", metavar="DIR|CSV", help="validation images, where they are not in DIR/val"),
         _argument(
-            "--val-fraction", type=float, metavar="F", help="of each class to hold out (default 0.2 of few images, 0.1)"
+            "--val-fraction",
+            type=_SHARE,
+            metavar="F",
+            help="of each class to hold out (default 0.1; 0.2 of few images)",
         ),
         _argument("--no-flip", action="store_true", help="do not mirror images: text, digits, left and right"),
         _argument(
@@ -79,15 +116,23 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
         _argument("--dry-run", action="store_true", help="check the data, print the recipe as JSON, and stop"),
     ),
-    "eval": (_JSON, _CHECKPOINT),
+    "eval": (
+        _JSON,
+        _CHECKPOINT,
+        _argument(
+            "--data",
+            metavar="DIR|CSV",
+            help="labelled images in place of the recipe's: class folders (its val/) or a CSV",
+        ),
+    ),
     "predict": (
         _JSON,
         _CHECKPOINT,
         _argument("images", nargs="+", metavar="FILE|DIR|GLOB", help="DIR: all images in it; quote a GLOB"),
-        _argument("--topk", type=int, default=5, help="guesses for each image (default 5)"),
+        _argument("--topk", type=_WHOLE, default=5, help="guesses for each image (default 5)"),
         _argument("--format", metavar="F", help="text, json, jsonl or csv (default: by --output, else text)"),
         _argument("--output", type=Path, metavar="FILE", help="write there instead of on stdout"),
-        _argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)"),
+        _argument("--batch-size", type=_WHOLE, default=64, metavar="N", help="images at a time (default 64)"),
         _argument(
             "--features",
             type=Path,
@@ -98,10 +143,20 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
         ),
     ),
+    "pseudo-label": (
+        _JSON,
+        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the teacher's workdir"),
+        _argument(
+            "--config",
+            required=True,
+            metavar="NAME[:VARIANT]",
+            help="the student's recipe: its source of kind pseudo_labelled names the images and the folder to write",
+        ),
+    ),
     "quickstart": (
         _JSON,
         _argument("--workdir", type=paths.parse, default=Path("runs/quickstart")),
-        _argument("--seeds", type=int, default=3, help="runs of each kind (default 3)"),
+        _argument("--seeds", type=_WHOLE, default=3, help="runs of each kind (default 3)"),
     ),
     "recipes": (
         _JSON,
@@ -109,21 +164,34 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument(
             "--explain", metavar="NAME[:VARIANT]", help="steps, learning rate, decay, parameters, sharding of one"
         ),
-        _argument("--devices", type=int, help="with --explain: lay its mesh over so many (default 1)"),
+        _argument("--devices", type=_WHOLE, help="with --explain: lay its mesh over so many (default 1)"),
     ),
     "models": (_JSON, _PATTERN),
+    "fetch": (
+        _JSON,
+        _argument("model", metavar="NAME", help="e.g. imagenet21k/ViT-B_16, BiT-M-R50x1, timm/MODEL.TAG, OWNER/MODEL"),
+        _argument(
+            "--cache", type=Path, metavar="DIR", help="where files are kept (default: VITAX_WEIGHTS, else ~/.cache)"
+        ),
+    ),
     "cost": (
         _JSON,
         _argument("--workdir", type=paths.parse, help="of a run: what it has cost so far"),
         _argument("--paper", action="store_true", help="tables 2 and 6 of the ViT paper, counted again"),
         _PRICE,
     ),
+    "table2": (
+        _JSON,
+        _argument(
+            "runs", nargs="*", type=Path, metavar="DIR", help="folders whose runs are filled in where they belong"
+        ),
+    ),
     "plan": (
         _JSON,
         _CONFIG,
         _argument("--topology", required=True, metavar="GEN:SHAPE", help="chips, e.g. v3:8x8, v5e:16x16"),
-        _argument("--slices", type=int, default=1, help="how many such slices (default 1)"),
-        _argument("--mfu", type=float, help="assume this model FLOPs utilisation, e.g. 0.4"),
+        _argument("--slices", type=_WHOLE, default=1, help="how many such slices (default 1)"),
+        _argument("--mfu", type=_MFU, help="assume this model FLOPs utilisation, e.g. 0.4"),
         _argument("--search", action="store_true", help="rank microbatch, remat, sharding, scan or unroll"),
         _argument("--fast", action="store_true", help="arithmetic alone, no compiler, seconds"),
     ),
@@ -134,7 +202,13 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "compare": (_JSON, _argument("workdirs", nargs="+", type=Path, metavar="DIR", help="workdirs, at least two")),
     "doctor": (
         _JSON,
-        _argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="that JAX may take to start (120)"),
+        _argument("--timeout", type=_SECONDS, default=120.0, metavar="SECONDS", help="JAX may take to start (120)"),
+    ),
+    "convert": (
+        _JSON,
+        _argument("source", metavar="SRC", help="a workdir (DIR[@STEP]) or weights: .npz, .safetensors, FILE:PART"),
+        _argument("target", type=Path, metavar="DST", help="a file; for timm and hf a folder"),
+        _argument("--to", required=True, metavar="LAYOUT", help="vitax, npz (Google's), timm or hf (Hugging Face)"),
     ),
     "ckpt ls": (_JSON, _argument("checkpoint", metavar="DIR", help="a workdir")),
     "ckpt verify": (_JSON, _argument("checkpoint", metavar="DIR[@STEP]", help="a workdir; all steps by default")),
@@ -153,10 +227,13 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("target", metavar="DST", help="a workdir, path or URL"),
     ),
 }
-# Options of all verbs, for suggestions.
-OPTIONS = tuple(
-    dict.fromkeys(n for found in ARGUMENTS.values() for names, _ in found for n in names if n.startswith("--"))
-)
+# Verbs that take ``--config.PATH=VALUE`` though they name no recipe.
+OVERRIDING = ("finetune", "eval", "predict", "quickstart")
+
+
+def options_of(verb: str) -> tuple[str, ...]:
+    """Options of a verb (``eval``, ``ckpt ls``)."""
+    return tuple(n for names, _ in ARGUMENTS[verb] for n in names if n.startswith("--"))
 
 
 class Parser(argparse.ArgumentParser):
@@ -176,9 +253,13 @@ class Parser(argparse.ArgumentParser):
             message = f"a {what} is missing. {listed}"
         elif "required: " in message:
             wanted = message.rpartition("required: ")[2].split(", ")
-            near = [suggest(w, wanted) for w in sys.argv[1:] if w.startswith("--") and w not in wanted]
-            message = f"{under + ': ' if under else ''}{message}" + "".join(near)
+            given = [w.partition("=")[0] for w in sys.argv[1:] if w.startswith("--")]
+            near = [suggest(elsewhere.OPTIONS.get(w.lstrip("-").replace("-", "_"), w), wanted) for w in given]
+            message = f"{under + ': ' if under else ''}{message}{'.' * any(near)}" + "".join(near)
             message += f" (usage: {' '.join(self.format_usage().removeprefix('usage: ').split())})"
+        elif option := re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL):
+            name, wrong = option.groups()
+            message = f"{name}: expected a value." if wrong.startswith("expected") else f"{name} {wrong}"
         raise UserError(message)
 
 

@@ -69,7 +69,7 @@ def make_maps(predictor: Predictor) -> Maps:
     if not hasattr(model, "pool") or not hasattr(model, "grid"):
         raise UserError(
             f'--attention: the model kind "{predictor.recipe.config["model"]["kind"]}" has no attention to draw; '
-            "expected a vit."
+            "expected a vit or a hybrid."
         )
     grid = model.grid(predictor.spec.size)
 

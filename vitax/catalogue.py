@@ -4,6 +4,7 @@ import fnmatch
 from typing import Any
 
 from vitax import config_files
+from vitax.core import elsewhere
 from vitax.core.errors import UserError, suggest
 
 
@@ -24,7 +25,11 @@ def recipes(pattern: str = "*") -> list[dict[str, Any]]:
                     "core_days": paper.get("core_days"),
                 }
             )
-    return [r for r in rows if fnmatch.fnmatch(_spell(r), pattern) or fnmatch.fnmatch(r["name"], pattern)]
+    found = [r for r in rows if fnmatch.fnmatch(_spell(r), pattern) or fnmatch.fnmatch(r["name"], pattern)]
+    if not found:
+        names = config_files.names()
+        raise UserError(f'No recipe matches "{pattern}".{suggest(pattern, names)} There are: {", ".join(names)}.')
+    return found
 
 
 def _spell(row: dict[str, Any]) -> str:
@@ -46,9 +51,11 @@ def models(pattern: str = "*") -> list[dict[str, Any]]:
     """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for, with 1000 classes."""
     from vitax.models import table
 
-    names = [n for n in table.published() if fnmatch.fnmatch(n, pattern)]
+    published = list(table.published())
+    names = [n for n in published if fnmatch.fnmatch(n, pattern)]
     if not names:
-        raise UserError(f'No model matches "{pattern}".{suggest(pattern, table.published())}')
+        hint = suggest(elsewhere.model(pattern), published)
+        raise UserError(f'No model matches "{pattern}".{hint} There are: {", ".join(published)}.')
     return [table.summary(name) for name in names]
 
 

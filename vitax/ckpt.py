@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from vitax.checkpoint import digest, export, offline, seal, store, transfer, warm_start
+from vitax.checkpoint import digest, export, offline, seal, store, transfer, warm_start, weight_writer
 from vitax.core.errors import UserError
 from vitax.train.terminal import count, size
 
@@ -109,6 +109,7 @@ def verify_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_weights(checkpoint: str, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
     """``checkpoint.export`` of ``DIR`` (the newest readable step) or ``DIR@STEP``."""
+    weight_writer.check(out)
     folder, step = warm_start.find(_local(checkpoint), "ckpt export")
     return export.export(folder, step, out, weights)
 

@@ -7,14 +7,14 @@ import ast
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitax.arguments import OPTIONS
+from vitax.core import elsewhere
 from vitax.core.durations import UNITS
 from vitax.core.errors import UserError, suggest
 
@@ -65,25 +65,26 @@ def module(name: str) -> ModuleType:
     return loaded
 
 
-def load(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
+def load(spec: str, overrides: Sequence[str] = (), options: Sequence[str] = ()) -> ConfigDict:
     """The config of ``NAME[:VARIANT]`` with overrides ``--config.a.b=value`` laid over it.
 
     Overrides may set keys that the file leaves out (the builder knows what is
     valid), change int to float, and replace None. Setting one unit of a duration
     clears the file's. Elements of tuples are reached by number (``data.ops.1.size``).
+    ``options`` are those of the command line, to suggest where an override is none.
     """
     name, variant = split(spec)
     if name.endswith(".json"):
         plain = _saved(name, variant)
-        for key, text in parse_overrides(overrides, plain):
-            override(plain, key, text)
-        return ConfigDict(plain)
-    loaded = module(name)
-    config = loaded.get_config() if variant is None else loaded.get_config(variant)
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{name}: get_config must return an ml_collections.ConfigDict, not {type(config).__name__}.")
-    plain = config.to_dict()
-    for key, text in parse_overrides(overrides, plain):
+    else:
+        loaded = module(name)
+        config = loaded.get_config() if variant is None else loaded.get_config(variant)
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"{name}: get_config must return an ml_collections.ConfigDict, not {type(config).__name__}."
+            )
+        plain = config.to_dict()
+    for key, text in parse_overrides(overrides, plain, options):
         override(plain, key, text)
     return ConfigDict(plain)
 
@@ -113,7 +114,9 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def parse_overrides(arguments: Sequence[str], plain: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+def parse_overrides(
+    arguments: Sequence[str], plain: dict[str, Any] | None = None, options: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """``["--config.a=1", "--config.b", "2"]`` -> ``[("a", "1"), ("b", "2")]``.
 
     Raises:
@@ -123,7 +126,7 @@ def parse_overrides(arguments: Sequence[str], plain: dict[str, Any] | None = Non
     while rest:
         word = rest.pop(0)
         if not word.startswith("--config."):
-            raise UserError(f"Unknown argument {word}.{_hint(word, plain or {})}")
+            raise UserError(f"Unknown argument {word}.{elsewhere.option(word, options, flatten(plain or {}))}")
         key, sign, text = word.removeprefix("--config.").partition("=")
         if not sign:
             if not rest or rest[0].startswith("--config."):
@@ -131,14 +134,6 @@ def parse_overrides(arguments: Sequence[str], plain: dict[str, Any] | None = Non
             text = rest.pop(0)
         pairs.append((key, text))
     return pairs
-
-
-def _hint(word: str, plain: dict[str, Any]) -> str:
-    name = word.lstrip("-").partition("=")[0].replace("-", "_")
-    ends = [key for key in flatten(plain) if key == name or key.endswith(f".{name}")]
-    if ends:
-        return f" Did you mean --config.{ends[0]}?"
-    return suggest(word.partition("=")[0], OPTIONS) or " Fields of the recipe are set as --config.PART.FIELD=VALUE."
 
 
 def parse_value(text: str, current: Any) -> Any:
@@ -217,6 +212,17 @@ def parse_variant(text: str, first: str, **defaults: Any) -> dict[str, Any]:
         if isinstance(defaults[key], bool) and not isinstance(result[key], bool):
             raise UserError(f'Variant "{text}": {key}: expected true or false, got "{value}".')
     return result
+
+
+def to_plain(value: Any) -> Any:
+    """Nested dicts and tuples of JSON types, whatever the config was made of."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(to_plain(v) for v in value)
+    return value
 
 
 def flatten(plain: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,8 +9,10 @@ import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
+from vitax.core import elsewhere
+from vitax.core.bounds import Bounds
 from vitax.core.errors import UserError, pick, suggest
 
 
@@ -20,10 +22,6 @@ def fields_of(target: Any) -> dict[str, inspect.Parameter]:
     # Flax adds these two to every module.
     added = ("parent", "name") if "parent" in fields else ()
     return {n: p for n, p in fields.items() if n not in added}
-
-
-# What the same thing is called elsewhere; for suggestions alone.
-SYNONYMS = {"learning_rate": "lr", "wd": "weight_decay", "beta1": "b1", "beta2": "b2", "hidden_size": "width"}
 
 
 def construct(table: Mapping[str, Any], spec: Any, where: str, **given: Any) -> Any:
@@ -54,7 +52,8 @@ def call(target: Any, values: Mapping[str, Any], where: str) -> Any:
     fields = fields_of(target)
     for key in values:
         if key not in fields:
-            hint = suggest(SYNONYMS.get(key, key), fields)
+            ours = elsewhere.FIELDS.get(key, key).rpartition(".")[2]
+            hint = suggest(ours if ours in fields else key, fields)
             raise UserError(f"{where}.{key}: unknown field.{hint} Valid: {', '.join(sorted(fields))}.")
     missing = [n for n, p in fields.items() if p.default is p.empty and n not in values]
     if missing:
@@ -65,7 +64,7 @@ def call(target: Any, values: Mapping[str, Any], where: str) -> Any:
 
 def _hints(target: Any) -> dict[str, Any]:
     source = target if dataclasses.is_dataclass(target) or not inspect.isclass(target) else target.__init__
-    return typing.get_type_hints(source)
+    return typing.get_type_hints(source, include_extras=True)
 
 
 def check(value: Any, hint: Any, where: str) -> Any:
@@ -73,6 +72,8 @@ def check(value: Any, hint: Any, where: str) -> Any:
     if hint is Any or isinstance(hint, typing.TypeVar):
         return value
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _check_bounds(check(value, arguments[0], where), arguments[1], where)
     if origin in (typing.Union, types.UnionType):
         return _check_union(value, arguments, where)
     if origin is Literal:
@@ -95,6 +96,12 @@ def check(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+def _check_bounds(value: Any, bounds: Any, where: str) -> Any:
+    if isinstance(bounds, Bounds) and value not in bounds:
+        raise UserError(f"{where}: expected {bounds}, got {value}.")
+    return value
+
+
 def _check_union(value: Any, arguments: Sequence[Any], where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
@@ -102,10 +109,14 @@ def _check_union(value: Any, arguments: Sequence[Any], where: str) -> Any:
     for argument in arguments:
         if argument is type(None):
             continue
+        # A number of the right type that is out of bounds is not tried as something else.
+        base, *bounds = get_args(argument) if get_origin(argument) is Annotated else (argument,)
         try:
-            return check(value, argument, where)
+            found = check(value, base, where)
         except UserError as error:
             problem = error
+            continue
+        return _check_bounds(found, bounds[0], where) if bounds else found
     if len(arguments) == 2 and type(None) in arguments and problem is not None:
         raise problem
     raise UserError(
@@ -126,4 +137,8 @@ def _check_tuple(value: Sequence[Any], arguments: Sequence[Any], where: str) -> 
 def _spell(hint: Any) -> str:
     if hint is type(None):
         return "None"
+    if get_origin(hint) is Annotated:
+        return _spell(get_args(hint)[0])
+    if get_origin(hint) is tuple:
+        return f"tuple[{', '.join('...' if a is Ellipsis else _spell(a) for a in get_args(hint))}]"
     return hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("typing.", "")

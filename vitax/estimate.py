@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vitax.core import tree
-from vitax.cost import activations, memory
-from vitax.cost.activations import Activations, Traced
+from vitax.cost import memory
 from vitax.cost.chips import Chip
 from vitax.cost.topology import USABLE_HBM_BYTES, Topology
+from vitax.models.hybrid import Hybrid
 from vitax.parallel.mesh import AXES, MeshSpec
+from vitax.parallel.rules import unbox
 from vitax.recipe import Recipe
 from vitax.train.program import Program
 
@@ -45,53 +46,95 @@ def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
 
 def stack_of(
     recipe: Recipe, program: Program, *, remat: str | None = None, unroll: bool | None = None, accumulate: int = 0
-) -> memory.Stack | Traced:
-    """The blocks of a recipe's model as one device of a program's mesh sees them.
-
-    A stack of equal transformer blocks by formula, any other network counted on its trace.
+) -> memory.Layers:
+    """The layers of a recipe's model as one device of a program's mesh sees them.
 
     Args:
-      recipe: whose model.
+      recipe: of a ViT, a hybrid, or a network of feature maps.
       program: says over how many devices what is split.
       remat: in place of the recipe's.
       unroll: likewise.
       accumulate: likewise; 0 = the recipe's.
     """
-    model: Any = recipe.model()
+    remat = remat or recipe.config.get("remat") or "none"
+    # Scanned: tracing does not grow with depth, and the maps are the same.
+    model: Any = recipe.model("tpu").clone(remat=remat, unroll=False)
+    size, channels = recipe.data.size, recipe.data.channels
     ways = program.rules.batch_ways(program.mesh)
-    policy = remat or recipe.config.get("remat") or "none"
-    scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
     examples = math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways)
     itemsize = 2 if recipe.dtype("tpu") == "bfloat16" else 4
-    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
-        # Rematerialised and unrolled, so that every block stands in the trace.
-        traced = recipe.model("tpu").clone(remat="full", unroll=True)
-        found = _activations(traced, recipe.data.size, recipe.data.channels)
-        return Traced(found, examples, itemsize, policy, scanned)
+    scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
+    if not hasattr(model, "num_tokens"):
+        # Without remat the compiler keeps what "dots" does: it fuses norms and ReLU into the
+        # convolutions that read them (R50x1, 32 images on a v3 core: 850 MiB in all, where
+        # every array that JAX saves would be 1,754 and those of "dots" are 619).
+        return memory.FeatureMaps(
+            examples=examples,
+            depth=sum(model.blocks),
+            itemsize=itemsize,
+            remat=remat,
+            scanned=scanned,
+            kept=residual_bytes(model.clone(remat="full" if remat == "full" else "dots"), size, channels),
+            written=residual_bytes(model.clone(remat="none"), size, channels),
+            widest=_widest(model, size, channels) * itemsize,
+        )
     tensor = program.mesh.shape["tensor"]
     return memory.Stack(
         examples=examples,
-        tokens=model.num_tokens(recipe.data.size),
+        tokens=model.num_tokens(size),
         width=model.width,
         depth=model.depth,
         mlp_dim=math.ceil(model.mlp_dim / tensor),
         num_heads=math.ceil(model.num_heads / tensor),
         head_dim=model.width // model.num_heads,
         itemsize=itemsize,
-        remat=policy,
+        remat=remat,
         scanned=scanned,
-        flat=getattr(model, "attention_kernel", "xla") == "pallas",
+        flat=model.attention_kernel == "pallas",
+        stem=_stem_bytes(model, size, channels) if isinstance(model, Hybrid) else 0,
     )
 
 
-@functools.lru_cache
-def _activations(model: Any, size: tuple[int, int], channels: int) -> Activations:
-    """What a model leaves of one image in training; traced once for all settings of a search."""
-    image = jax.ShapeDtypeStruct((*size, channels), jnp.float32)
-    one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
-    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one)
-    mutable = [name for name in variables if name != "params"] or False
-    return activations.count(lambda v, x: model.apply(v, x, train=True, mutable=mutable), variables, image)
+@functools.cache
+def residual_bytes(model: Any, size: tuple[int, int], channels: int, method: str | None = None) -> int:
+    """Bytes of one example that the backward pass reads, as JAX differentiates the model.
+
+    What the compiler makes again or fuses away is not taken off.
+
+    Args:
+      model: under its own policy of remat.
+      size: (height, width) of the images.
+      channels: of the images.
+      method: of the model, to differentiate in place of its features.
+    """
+
+    def forward(variables: Any, images: Any) -> Any:
+        out = model.apply(variables, images, method=method)
+        return out if method else out.features
+
+    def saved(batch: int) -> int:
+        images = jax.ShapeDtypeStruct((batch, *size, channels), jnp.float32)
+        variables = unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images))
+        kept = jax.eval_shape(lambda v, x: jax.vjp(lambda v: forward(v, x), v)[1], variables, images)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
+
+    # The difference: what does not grow with the batch are parameters.
+    return saved(2) - saved(1)
+
+
+def _stem_bytes(model: Hybrid, size: tuple[int, int], channels: int) -> int:
+    kept = "full" if model.remat == "full" else "dots"
+    return residual_bytes(model.clone(remat=kept), size, channels, "maps")
+
+
+def _widest(model: Any, size: tuple[int, int], channels: int) -> int:
+    """Elements of the largest of the model's intermediates, of one example."""
+    images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+
+    def intermediates(key: Any, images: Any) -> Any:
+        return model.init_with_output(key, images, return_intermediates=True)[0].intermediates
+
+    return max(x.size for x in jax.eval_shape(intermediates, jax.eval_shape(jax.random.key, 0), images).values())
 
 
 def state_bytes(program: Program) -> dict[str, int]:
@@ -102,7 +145,7 @@ def state_bytes(program: Program) -> dict[str, int]:
 
     state = program.abstract_state
     return {
-        "parameters": here((state.params, state.mutables)),
+        "parameters": here((state.params, state.mutables, state.constants)),
         "optimizer": here((state.opt_state, state.step)),
         "averages": here((state.ema, state.ema_mutables)),
     }
@@ -117,7 +160,7 @@ def batch_bytes(program: Program) -> int:
 
 
 def estimate(
-    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Stack | Traced, accumulate: int
+    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Layers, accumulate: int
 ) -> dict[str, Any]:
     """Memory and time of a step on one device.
 
@@ -128,14 +171,15 @@ def estimate(
     mesh, state = program.mesh, state_bytes(program)
     params = tree.size(program.abstract_state.params)
     here = state["parameters"] // 4
-    image = program.batch_spec["image"].shape
+    image = math.prod(program.batch_spec["image"].shape[1:])
+    examples = math.ceil(recipe.data.batch_size / accumulate / program.rules.batch_ways(mesh))
     gathered: Any = "none" if mesh.shape["fsdp"] == 1 else "layer" if stack.scanned else "all"
     temporary = memory.temporary_bytes(
         stack,
         params=params // mesh.shape["tensor"],
         params_here=here,
         accumulate=accumulate,
-        input_bytes=stack.examples * math.prod(image[1:]) * stack.itemsize,
+        input_bytes=examples * image * stack.itemsize,
         gathered=gathered,
     )
     used = sum(state.values()) + batch_bytes(program) + temporary
@@ -145,23 +189,21 @@ def estimate(
         "hbm_limit_bytes": limit,
         "fits": used <= limit,
         "step_seconds": _seconds(recipe, program, chip, stack, accumulate, params),
-        "rough": isinstance(stack, Traced) or stack.remat in memory.ROUGH,
+        "rough": stack.remat in memory.ROUGH or not isinstance(stack, memory.Stack) or stack.stem > 0,
     }
 
 
-def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced) -> float:
+def executed_flops(recipe: Recipe, program: Program, stack: memory.Layers) -> float:
     """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
     forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
     return forward * (3 + _AGAIN[stack.remat])
 
 
-def _seconds(
-    recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack | Traced, accumulate: int, params: int
-) -> float:
+def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Layers, accumulate: int, params: int) -> float:
     mesh = program.mesh
     compute = executed_flops(recipe, program, stack) / (chip.device_peak_bf16_flops * _PRODUCTS)
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
-    moved = stack.everything_bytes() * accumulate * _TRAFFIC
+    moved = stack.written_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])
     seconds = compute + _EXPOSED_MEMORY * moved / chip.device_hbm_bytes_per_second
     if chip.interconnect_bytes_per_second:
@@ -171,7 +213,7 @@ def _seconds(
         # parallelism reduces gradients once; tensor parallelism reduces activations four times a block.
         sent = 3 * accumulate * size * params / tensor if mesh.shape["fsdp"] > 1 else 2 * size * params / tensor
         if tensor > 1:
-            sent += 4 * 2 * stack.stream_bytes() * accumulate * (tensor - 1) / tensor
+            sent += 4 * 2 * stack.depth * accumulate * stack.stream_bytes() * (tensor - 1) / tensor
         seconds += _EXPOSED_NETWORK * sent / link
     return seconds * (_LOOP if stack.scanned or accumulate > 1 else 1.0)
 

@@ -11,6 +11,8 @@ The rules are those of published fine-tuning, cut down to the size of the data:
   rate       0.1 / width: 1e-3 for the quick start's 96, 1.3e-4 for B's 768. The rate of Adam
              that transfers between widths goes as 1 / width: Yang et al., arXiv:2203.03466,
              Table 3; its size is measured on the quick start, and usual for B.
+             Models other than ViTs and hybrids take SGD, momentum 0.9, 0.003 for a batch of
+             512: BiT-HyperRule.
   length     500 steps below 20,000 images, 10,000 below 500,000, else 20,000, with 100 or
              500 steps of warm-up: BiT-HyperRule, arXiv:1912.11370, section 3.3, and its code.
   batch      512 (ViT, BiT), but at most an eighth of the images: 500 steps are then 40 to 80
@@ -24,14 +26,14 @@ The rules are those of published fine-tuning, cut down to the size of the data:
 import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitax import config_files, own_data, recipe
+from vitax import config_files, own_data, published, recipe
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.construct import check
 from vitax.core.errors import UserError
 from vitax.own_data import OwnData
@@ -58,7 +60,7 @@ class Request:
 
     Attributes:
       data: class folders, ``train/`` and ``val/`` of them, or a CSV.
-      checkpoint: ``DIR`` or ``DIR@STEP``.
+      checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
       val: validation data that lie elsewhere.
       val_fraction: of each class to hold out.
       flip: whether a mirrored image keeps its label.
@@ -115,14 +117,9 @@ def _as_before(specs: Mapping[str, dict[str, Any]], before: Mapping[str, Any]) -
 
 
 def _stored_recipe(checkpoint: str, workdir: pathlib.Path | None) -> dict[str, Any]:
-    path = pathlib.Path(re.sub(r"@\d+$", "", checkpoint)).expanduser()
-    if path.is_file():
-        raise UserError(
-            f"--checkpoint {checkpoint}: is a file. Published weight files cannot be read yet; expected the workdir "
-            "of a run (DIR, or DIR@STEP for one of its checkpoints), e.g. of: vitax train --config quickstart:pretrain "
-            "--workdir DIR"
-        )
     try:
+        if is_weight_file(checkpoint):
+            return published.load(checkpoint).recipe
         directory, step = warm_start.find(checkpoint)
     except UserError as error:
         if workdir is not None and _begun(workdir):
@@ -171,6 +168,11 @@ def make_config(
     ops: list[dict[str, Any]] = [{"kind": "decode"}, {"kind": "resize", **method, "size": larger}]
     ops += [{"kind": "random_crop"}, *([{"kind": "flip"}] if flip else [])]
     measured = {"ops": ({"kind": "decode"}, {"kind": "resize", **method})}
+    # Adam's rate follows the width of a transformer; residual networks have a rule of their own.
+    adam = start["model"]["kind"] in ("vit", "hybrid")
+    optimizer: dict[str, Any] = {"kind": "sgd", "lr": 0.003 * batch / 512, "momentum": 0.9}
+    if adam:
+        optimizer = {"kind": "adamw", "lr": _learning_rate(start), "weight_decay": 0.05, "clip_norm": 1.0}
     objective = {k: v for k, v in start["objective"].items() if k in ("kind", "mean", "std")}
     config: dict[str, Any] = {
         "model": {k: v for k, v in start["model"].items() if k not in DROPPED},
@@ -193,7 +195,7 @@ def make_config(
             for part, spec in data.specs.items()
             if part != "train"
         },
-        "optimizer": {"kind": "adamw", "lr": _learning_rate(start), "weight_decay": 0.05, "clip_norm": 1.0},
+        "optimizer": optimizer,
         "schedule": {"kind": "cosine", "warmup": {"fraction": warmup / steps}},
         "duration": {"steps": steps},
         "init_from": {"checkpoint": checkpoint},
@@ -213,8 +215,8 @@ def make_config(
         "data.channels": "the checkpoint's; images are converted",
         "data.num_examples": "counted",
         "data.batch_size": f"about 1/{BATCHES_AN_EPOCH} of the images, {LEAST_BATCH} to {MOST_BATCH}",
-        "optimizer": "AdamW (MAE, Table 9)",
-        "optimizer.lr": "0.1 / width; the first thing to try others of",
+        "optimizer": "AdamW (MAE, Table 9)" if adam else "SGD (BiT-HyperRule)",
+        "optimizer.lr": f"{'0.1 / width' if adam else '0.003 a batch of 512'}; the first thing to try others of",
         "schedule": "cosine (ViT), warm-up of BiT-HyperRule",
         "duration": f"BiT-HyperRule for {count:,} images: {epochs:.3g} epochs",
         "evaluators.val.data.source": data.split,

@@ -7,6 +7,7 @@ and touches neither a device nor the data; ``Recipe``'s methods make the live pa
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -15,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from vitax import config_files
+from vitax import config_files, teacher
 from vitax.construct import call, check, construct, fields_of
+from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
-from vitax.data.image_ops import OPS
-from vitax.data.pipeline import Pipeline
-from vitax.data.sources import SOURCES
+from vitax.data_spec import DataSpec, check_source, evaluator_data
+from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.models.table import MODELS
+from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
@@ -33,8 +35,8 @@ from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
 from vitax.train.program import Program
 
-OBJECTIVES = {"classification": Classification}
-EVALUATORS = {"classification": ClassificationEvaluator}
+OBJECTIVES = {"classification": Classification, "distillation": Distillation}
+EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
@@ -43,10 +45,7 @@ REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read (the source's fingerprint says what it is); which code computes attention.
-_FREE_FIELDS = (
-    *("data.threads", "data.prefetch", "data.source.path", "data.source.data_dir"),
-    "model.attention_kernel",
-)
+_FREE_FIELDS = re.compile(r"data\.(threads|prefetch|source\.(.*\.)?(path|data_dir|labels))|model\.attention_kernel")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -56,101 +55,25 @@ def auto_dtype(platform: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataSpec:
-    """``data`` of a recipe (and of an evaluator, whose missing fields come from it).
+class CheckpointSpec:
+    """``checkpoint`` of a recipe.
 
     Attributes:
-      source: spec of a data source.
-      num_examples: stated here so that plans never open data; checked at training.
-      num_classes: of the labels.
-      image_size: (height, width) of the images after ``ops``, or one number.
-      channels: of the images.
-      ops: specs of image ops, in order; an op whose ``size`` is left out makes images
-        of ``image_size``.
-      batch_size: examples a step, over all devices.
-      shuffle: a new permutation each epoch.
-      seed: of order and augmentation; the recipe's ``seed`` if left out.
-      threads: that decode; as many as there are cores if left out.
-      prefetch: batches made ahead.
+      every: duration between two saves.
+      keep: how many of the newest stay.
     """
 
-    source: Mapping[str, Any]
-    num_examples: int
-    num_classes: int
-    image_size: int | tuple[int, int]
-    channels: int = 3
-    ops: tuple[Any, ...] = ()
-    batch_size: int = 512
-    shuffle: bool = True
-    seed: int | None = None
-    threads: int | None = None
-    prefetch: int = 2
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-
-    def build_source(self, where: str = "data") -> DataSource:
-        """Opens the source and checks what the recipe states about it."""
-        source = construct(
-            SOURCES,
-            self.source,
-            f"{where}.source",
-            num_examples=self.num_examples,
-            num_classes=self.num_classes,
-            image_size=self.size,
-            channels=self.channels,
-        )
-        if len(source) != self.num_examples:
-            raise UserError(
-                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)}. "
-                f"Set --config.{where}.num_examples={len(source)} (schedules in epochs follow it)."
-            )
-        names = getattr(source, "class_names", None)
-        if names and len(names) != self.num_classes:
-            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            raise UserError(
-                f"{where}.num_classes: the recipe states {self.num_classes}, the source has {len(names)} classes "
-                f"({shown}). Set --config.data.num_classes={len(names)}."
-            )
-        return source
-
-    def build_ops(self, where: str = "data") -> list[Any]:
-        """The image ops, with ``image_size`` where an op's size is left out."""
-        return [
-            construct(OPS, spec, f"{where}.ops.{i}", size=self.size, channels=self.channels)
-            for i, spec in enumerate(self.ops)
-        ]
-
-    def pipeline(self, seed: int, where: str = "data") -> Pipeline:
-        """The pipeline of this process."""
-        return Pipeline(
-            self.build_source(where),
-            self.build_ops(where),
-            batch_size=self.batch_size,
-            seed=seed if self.seed is None else self.seed,
-            shuffle=self.shuffle,
-            num_classes=self.num_classes,
-            image_size=self.size,
-            channels=self.channels,
-            threads=self.threads,
-            prefetch=self.prefetch,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointSpec:
-    """``checkpoint``: how often to save, and how many of the newest to keep."""
-
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"epochs": 1})
-    keep: int = 3
+    keep: Positive = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class LogSpec:
-    """``log``: how often to write metrics."""
+    """``log`` of a recipe.
+
+    Attributes:
+      every: duration between two rows of metrics.
+    """
 
     every: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"steps": 50})
 
@@ -160,14 +83,15 @@ class InitFrom:
     """``init_from``: where parameters start.
 
     Attributes:
-      checkpoint: a workdir (``DIR`` or ``DIR@STEP``).
+      checkpoint: a workdir (``DIR`` or ``DIR@STEP``) or a published weight file.
       reset: regular expressions of parameters that start afresh though they fit.
-      positions: how position embeddings of another grid are resampled.
+      positions: how position embeddings of another grid are resampled; ``auto`` as the
+        program does that the weights come from (``corner_linear`` for vitax and Google).
     """
 
     checkpoint: str
     reset: tuple[str, ...] = ("^head/", "^pre_logits/")
-    positions: Literal["corner_linear", "antialiased_bilinear"] = "corner_linear"
+    positions: Literal["auto", "corner_linear", "antialiased_bilinear", "bicubic", "antialiased_bicubic"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +137,8 @@ class Recipe:
         """An interval in steps (see ``core.durations.due``), at least one."""
         duration = Duration.parse(spec, where)
         assert duration is not None
+        if not duration.value:
+            raise UserError(f"{where}.{duration.unit}: expected a number above 0, got 0.")
         data = self.data
         exact = duration.exact_steps(
             batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps
@@ -238,10 +164,13 @@ class Recipe:
         )
 
     def objective(self, platform: str = "cpu") -> Any:
-        """The objective with its model."""
+        """The objective with its model, and its teacher where it has one."""
+        spec = dict(self.config["objective"])
+        if spec.get(TEACHER):
+            spec[TEACHER] = teacher.build(spec[TEACHER], self.data.num_classes, self.dtype(platform))
         return construct(
             OBJECTIVES,
-            self.config["objective"],
+            spec,
             "objective",
             model=self.model(platform),
             num_classes=self.data.num_classes,
@@ -251,11 +180,13 @@ class Recipe:
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch."""
         b = self.data.batch_size
+        target = jax.ShapeDtypeStruct((b, self.data.num_classes), np.float32)
         return {
             "image": jax.ShapeDtypeStruct((b, *self.data.size, self.data.channels), np.uint8),
             "label": jax.ShapeDtypeStruct((b,), np.int32),
             "mask": jax.ShapeDtypeStruct((b,), np.bool_),
             "index": jax.ShapeDtypeStruct((b,), np.int32),
+            **({"target": target} if self.data.soft_labels else {}),
         }
 
     @functools.cached_property
@@ -280,6 +211,15 @@ class Recipe:
     def abstract_params(self) -> Any:
         """Shapes of the parameters."""
         return self.abstract_variables["params"]
+
+    @functools.cached_property
+    def sources(self) -> dict[str, DataSource]:
+        """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
+        found = {"data": self.data.build_source()}
+        for name in self.config.get("evaluators") or {}:
+            where = f"evaluators.{name}.data"
+            found[where] = evaluator_data(self.config, name).build_source(where)
+        return found
 
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
@@ -318,7 +258,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data")
+            pipeline = data.pipeline(self.seed, f"{where}.data", self.sources[f"{where}.data"])
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),
@@ -328,29 +268,20 @@ class Recipe:
         return live
 
 
-def evaluator_data(config: Mapping[str, Any], name: str) -> DataSpec:
-    """``data`` of an evaluator, completed from the recipe's own."""
-    where = f"evaluators.{name}.data"
-    own = dict(config["evaluators"][name].get("data") or {})
-    base = config["data"]
-    shared = ("num_classes", "image_size", "channels", "batch_size", "threads", "prefetch")
-    merged = {k: base[k] for k in shared if k in base} | {"shuffle": False} | own
-    return call(DataSpec, merged, where)
-
-
 def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     """Checks a config and gives it types.
 
     Raises:
       UserError: with the dotted path of what is wrong.
     """
-    plain = _plain(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+    plain = config_files.to_plain(config)
     for key in plain:
         if key not in TOP_LEVEL:
             raise UserError(f"{key}: unknown part of a recipe.{suggest(key, TOP_LEVEL)} Valid: {', '.join(TOP_LEVEL)}.")
     for key in REQUIRED:
         if plain.get(key) is None:
             raise UserError(f"{key}: missing from the recipe.")
+    plain["objective"] = config_files.to_plain(teacher.resolve(check(plain["objective"], Mapping, "objective")))
     init_from = plain.get("init_from")
     init_from = {"checkpoint": init_from} if isinstance(init_from, str) else init_from
     duration = Duration.parse(plain["duration"], "duration")
@@ -368,8 +299,8 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
         checkpoint=call(CheckpointSpec, plain.get("checkpoint") or {}, "checkpoint"),
         log=call(LogSpec, plain.get("log") or {}, "log"),
         init_from=call(InitFrom, init_from, "init_from") if init_from else None,
-        accumulate=plain.get("accumulate") or 1,
-        seed=plain.get("seed") or 0,
+        accumulate=check(1 if plain.get("accumulate") is None else plain["accumulate"], Positive, "accumulate"),
+        seed=check(plain.get("seed") or 0, NotNegative, "seed"),
         chip=check(plain.get("chip") or {}, Mapping, "chip"),
         name=name,
     )
@@ -384,14 +315,11 @@ def load(spec: str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
 
 def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
-    for where, value in (("accumulate", recipe.accumulate), ("seed", recipe.seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{where}: expected a whole number, got {value!r}.")
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
     recipe.data.build_ops()
-    _check_source(recipe.data, "data")
+    check_source(recipe.data.source, "data.source")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
     recipe.every(recipe.log.every, "log.every")
     chips.override(chips.CHIPS["v3"], recipe.chip)  # names and values; which chip it will be is not known yet
@@ -399,35 +327,13 @@ def _check(recipe: Recipe) -> None:
         where = f"evaluators.{name}"
         data = evaluator_data(recipe.config, name)
         data.build_ops(f"{where}.data")
-        _check_source(data, f"{where}.data")
+        check_source(data.source, f"{where}.data.source")
         target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
         valid = [*(n for n in fields_of(target) if n not in ("name", "pipeline")), "kind", "data", "every"]
         for key in spec:
             if key not in valid:
                 raise UserError(f"{where}.{key}: unknown field.{suggest(key, valid)} Valid: {', '.join(valid)}.")
         recipe.every(spec.get("every") or {"epochs": 1}, f"{where}.every")
-
-
-def _check_source(data: DataSpec, where: str) -> None:
-    """Checks kind and field names of a source without opening it."""
-    target = pick(SOURCES, data.source.get("kind", ""), f"{where}.source.kind")
-    fields = fields_of(target)
-    for key in data.source:
-        if key != "kind" and key not in fields:
-            raise UserError(
-                f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
-            )
-
-
-def _plain(value: Any) -> Any:
-    """Nested dicts and tuples of JSON types, whatever the config was made of."""
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_plain(v) for v in value)
-    return value
 
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
@@ -444,7 +350,7 @@ def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:
     )
     lines = []
     for key in sorted(before.keys() | after.keys()):
-        if key in _FREE_FIELDS or before.get(key) == after.get(key):
+        if _FREE_FIELDS.fullmatch(key) or before.get(key) == after.get(key):
             continue
         lines.append(f"{key}: {before.get(key, '(default)')!r} -> {after.get(key, '(default)')!r}")
     return lines

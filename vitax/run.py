@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ import jax
 import numpy as np
 
 import vitax
+from vitax import published, teacher
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
+from vitax.checkpoint.files import is_weight_file
 from vitax.core import tree
 from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
 from vitax.data.pipeline import Pipeline, difference
-from vitax.layers.embed import resample_positions
+from vitax.fitting import Fit, stored_grid
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
 from vitax.recipe import Recipe
@@ -38,8 +40,24 @@ def start_jax() -> None:
     if not (glob.glob("/dev/accel[0-9]*") or glob.glob("/dev/vfio/[0-9]*")):
         topology.quiet(os.environ)  # libtpu may be here to plan with, and no TPU to start
     hosts.start_distributed()
+    start_devices()
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(compile_cache(os.environ)))
+
+
+def start_devices() -> None:
+    """Starts the devices that JAX_PLATFORMS asks for; UserError where there are none."""
+    asked = os.environ.get("JAX_PLATFORMS") or jax.config.values["jax_platforms"]
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts where CUDA is asked for and its plugin is absent
+        extra = {"tpu": "tpu", "cuda": "cuda", "gpu": "cuda"}.get(str(asked).partition(",")[0])
+        mend = f" On a machine that has one, install the extra: pip install -e '.[{extra}]'." if extra else ""
+        why = "".join(f" ({line})" for line in str(error).splitlines()[:1])
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: JAX finds no such device{why}."
+            f"{mend} Unset JAX_PLATFORMS to take what there is; vitax doctor says what is wrong with a machine."
+        ) from error
 
 
 def train(recipe: Recipe, workdir: Path) -> int:
@@ -54,14 +72,18 @@ def train(recipe: Recipe, workdir: Path) -> int:
     """
     clock = Clock()
     _check_workdir(recipe, workdir)
+    check_data(recipe)
+    if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
+        if is_weight_file(recipe.init_from.checkpoint):
+            published.load(recipe.init_from.checkpoint, recipe.data.size)
+        else:
+            warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()
-    pipeline = recipe.data.pipeline(recipe.seed)
+    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.sources["data"])
     evaluators = recipe.evaluators()
     check_classes(getattr(pipeline.source, "class_names", None), evaluators)
-    if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
-        warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
     if primary:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "recipe.json", recipe.config)
@@ -101,6 +123,22 @@ def _refuse(lines: list[str], where: Any) -> None:
             + "\n  ".join(lines)
             + "\nUse the same settings, or another --workdir."
         )
+
+
+def check_data(recipe: Recipe) -> None:
+    """Opens all data and makes one example of each, on the host, before devices are started.
+
+    Raises:
+      UserError: data that is missing, or of another size, order of axes or number of classes than stated.
+    """
+    for where, source in recipe.sources.items():
+        spec = recipe.data if where == "data" else recipes.evaluator_data(recipe.config, where.split(".")[1])
+        # As the only process: how many there are is not known yet.
+        pipeline = spec.pipeline(recipe.seed, where, source, process=(0, 1))
+        try:
+            pipeline.images(np.zeros(1, np.int64))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
 
 
 def check_classes(names: Sequence[str] | None, evaluators: Sequence[tuple[Any, float]]) -> None:
@@ -147,48 +185,43 @@ def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 def initial_state(recipe: Recipe, program: Program, workdir: Path) -> TrainState:
     """A fresh state, warm-started where the recipe says so."""
-    state = program.init()
+    state = teacher.load(recipe.config["objective"], program, program.init())
     if recipe.init_from is None:
         return state
-    directory, step = warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
-    abstract = program.abstract_state
-    like = {**abstract.params, **abstract.mutables}
-    source, root = warm_start.load_params(directory, step, program.mesh, like)
-    model: Any = recipe.model()
-    resample = {"pos_embedding": _resampler(recipe)} if hasattr(model, "grid") else {}
+    where, source, fit = _start(recipe, program)
     # Running statistics go with the parameters: either is wrong without the other.
     fresh = {**state.params, **state.mutables}
-    placed, placement = warm_start.place(fresh, source, recipe.init_from.reset, resample)
+    placed, placement = warm_start.place(fresh, source, recipe.init_from.reset, fit.table())
     if jax.process_index() == 0:
         console = terminal.console()
-        console.print(f"Warm start from {directory / str(step)} ({root}):")
+        console.print(f"Warm start from {where}:", markup=False)
         for line in placement.lines():
-            console.print(f"  {line}")
-        write_json(workdir / "warm_start.json", {"source": str(directory / str(step)), **vars(placement)})
+            console.print(f"  {line}", markup=False)
+        write_json(workdir / "warm_start.json", {"source": where, **vars(placement)})
     mutables = {name: placed.pop(name) for name in state.mutables}
     return state.replace(params=placed, mutables=mutables, **program.averages_of(placed, mutables))  # type: ignore[attr-defined]
 
 
-def _resampler(recipe: Recipe) -> warm_start.Resample:
-    model = recipe.model()
-    method: Any = recipe.init_from.positions if recipe.init_from else "corner_linear"
-    grid = model.grid(recipe.data.size)
-
-    def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        front = shape[1] - grid[0] * grid[1]
-        return resample_positions(array, _source_grid(array.shape[1] - front), grid, method)
-
-    return resample
-
-
-def _source_grid(patches: int) -> tuple[int, int]:
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise UserError(
-            f"init_from: {patches} position embeddings are no square grid; start them afresh with "
-            '--config.init_from.reset=\'("^head/", "pos_embedding")\'.'
-        )
-    return side, side
+def _start(recipe: Recipe, program: Program) -> tuple[str, Mapping[str, Any], Fit]:
+    """What a warm start takes from: a name for it, its parameters, and how they are made to fit."""
+    assert recipe.init_from is not None
+    checkpoint, asked = recipe.init_from.checkpoint, recipe.init_from.positions
+    model, size = recipe.model(), recipe.data.size
+    if is_weight_file(checkpoint):
+        found = published.load(checkpoint, size)
+        lines = [*found.lines, *(f"Warning: {line}" for line in published.differences(found, recipe.config))]
+        for line in lines if jax.process_index() == 0 else ():
+            terminal.console().print(line, markup=False)
+        positions = found.positions if asked == "auto" else asked
+        fit = Fit(model, size, "cls" in found.params, found.grid, positions, found.patches)
+        return f"{checkpoint} ({found.title})", found.params, fit
+    directory, step = warm_start.find(checkpoint, "init_from.checkpoint")
+    abstract = program.abstract_state
+    like = {**abstract.params, **abstract.mutables}
+    source, root = warm_start.load_params(directory, step, program.mesh, like)
+    grid = stored_grid(store.read_metadata(directory, step)[0]["recipe"])
+    positions = "corner_linear" if asked == "auto" else asked
+    return f"{directory / str(step)} ({root})", source, Fit(model, size, "cls" in source, grid, positions)
 
 
 def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
@@ -200,11 +233,10 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1) or "1 device"
     epochs = recipe.total_steps * recipe.data.batch_size / recipe.data.num_examples
     objective: Any = program.objective
-    tokens = hasattr(objective.model, "num_tokens")
     rows = [
         ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
         ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
-        *([("tokens", str(objective.model.num_tokens(recipe.data.size)))] if tokens else []),
+        *_tokens(objective.model, recipe.data.size),
         ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
         ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es)"),
         ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
@@ -216,3 +248,8 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     whole = replicated(state, jax.tree.map(lambda x: x.sharding, state), mesh)
     for line in whole:
         log.warning("Large and replicated on every device (no rule shards it on this mesh): %s", line)
+
+
+def _tokens(model: Any, size: tuple[int, int]) -> list[tuple[str, str]]:
+    """The length of the sequence, where the model has one."""
+    return [("tokens", str(model.num_tokens(size)))] if hasattr(model, "num_tokens") else []

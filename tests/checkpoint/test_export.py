@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoint.conftest import save, state_at
-from vitax.checkpoint import digest, export, store
+from vitax.checkpoint import digest, export, files, store
 from vitax.core import tree
 from vitax.core.errors import UserError
 
@@ -19,11 +19,11 @@ def test_npz_holds_the_parameters_under_their_names(run, tmp_path, weights, whic
     assert row["weights"] == which
     want = dict(tree.named_leaves(getattr(state_at(2), which)))
     with np.load(tmp_path / "out" / "w.npz") as file:
-        assert set(file) == {*want, export.METADATA_ENTRY}
+        assert set(file) == {*want, files.METADATA_ENTRY}
         np.testing.assert_array_equal(file[KERNEL], np.asarray(want[KERNEL]))
         assert file["bias"].dtype == np.float32  # NumPy has no bfloat16
         np.testing.assert_array_equal(file["bias"], np.asarray(want["bias"], np.float32))
-        about = json.loads(str(file[export.METADATA_ENTRY]))
+        about = json.loads(str(file[files.METADATA_ENTRY]))
     assert about["step"] == "2"
     assert about["weights"] == which
     assert json.loads(about["recipe"]) == {"seed": 2}
@@ -53,7 +53,7 @@ def test_without_averages_the_parameters_are_taken(tmp_path):
 
 
 def test_a_missing_package_names_the_extra(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(UserError, match=r"the extra `interop`.*\[interop\]"):
         export.export(run / "checkpoints", 1, tmp_path / "w.safetensors")
 

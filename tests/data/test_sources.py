@@ -208,6 +208,7 @@ def prepared(tmp_path_factory):
             features = {
                 "image": tfds.features.Image(shape=(None, None, 3)),
                 "label": tfds.features.ClassLabel(names=["ant", "bee"]),
+                "right": tfds.features.Sequence(tfds.features.ClassLabel(names=["ant", "bee"])),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
@@ -216,7 +217,7 @@ def prepared(tmp_path_factory):
 
         def _generate_examples(self, count=0):
             for i in range(count):
-                yield i, {"image": io.BytesIO(png(i)), "label": i % 2}
+                yield i, {"image": io.BytesIO(png(i)), "label": i % 2, "right": [[], [1], [1, 0]][i % 3]}
 
     folder = tmp_path_factory.mktemp("tfds")
     builder = Tiny(data_dir=folder, file_format="array_record")
@@ -238,6 +239,18 @@ def test_tfds(prepared):
     assert [joined[i] for i in range(len(joined))] == [whole[i] for i in (*range(8), 15, 16)]
 
 
+def test_tfds_with_several_right_labels(prepared):
+    """As ImageNet ReaL has them: none, one or more."""
+    source = Tfds("tiny", "train", str(prepared[0]), label_key="right")
+    assert source.class_names == ("ant", "bee")
+    whole = Tfds("tiny", "train", str(prepared[0]))
+    made = [next(i for i in range(20) if png(i) == whole[n]["image"]) for n in range(20)]
+    right = [[[], [1], [1, 0]][i % 3] for i in made]
+    assert [e["label"] for e in source.__getitems__(list(range(20)))] == [r[0] if r else 0 for r in right]
+    target = source.targets(np.arange(20), np.zeros(20, np.int64), 2)
+    assert [sorted(np.flatnonzero(row)) for row in target] == [sorted(r) for r in right]
+
+
 def test_tfds_errors(prepared, tmp_path):
     data_dir, _ = prepared
     with pytest.raises(UserError, match=r"no folder .*looked from[\s\S]*file_format='array_record'"):
@@ -248,7 +261,7 @@ def test_tfds_errors(prepared, tmp_path):
         len(Tfds("cifar10", data_dir=str(tmp_path)))
     with pytest.raises(UserError, match=r'split "validation" .*It has test, train'):
         len(Tfds("tiny", "validation", str(data_dir)))
-    with pytest.raises(UserError, match=r'no feature "picture"; it has image, label'):
+    with pytest.raises(UserError, match=r'no feature "picture"; it has image, label, right'):
         len(Tfds("tiny", data_dir=str(data_dir), image_key="picture"))
     with pytest.raises(UserError, match="no name, and"):
         len(Tfds(data_dir=str(tmp_path)))
@@ -276,4 +289,6 @@ def test_constructing_reads_nothing():
     Folder("/nowhere")
     Idx("/nowhere", "/nowhere")
     Tfds("no_such_set")
-    assert set(SOURCES) == {"embedded", "folder", "idx", "labelled", "synthetic", "tfds"}
+    assert set(SOURCES) == {
+        *("concat", "embedded", "folder", "idx", "labelled", "pseudo_labelled", "synthetic", "tfds", "unlabelled"),
+    }

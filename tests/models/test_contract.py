@@ -16,6 +16,18 @@ from vitax.models.table import MODELS, published
 # Fields that shrink each model to a test's size.
 TINY = {
     "vit": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "patch_size": 8, "num_classes": 3},
+    "hybrid": {
+        "width": 16,
+        "depth": 1,
+        "mlp_dim": 32,
+        "num_heads": 2,
+        "patch_size": 2,
+        "num_classes": 3,
+        "stem_blocks": (1,),
+        "stem_width": 8,
+        "stem_groups": 4,
+    },
+    "bit": {"blocks": (1, 2), "root_width": 8, "num_groups": 4, "num_classes": 3},
     "efficientnet": {
         "stages": ((3, 1, 1, 8, 1), (3, 2, 2, 16, 3)),
         "stem_channels": 8,
@@ -72,11 +84,12 @@ def test_variables_are_float32_parameters_and_known_statistics_beside_them(name)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_field_is_typed_and_documented(name):
     cls = MODELS[name]
+    docs = "".join(c.__doc__ for c in cls.__mro__ if c.__module__.startswith("vitax."))
     hints = typing.get_type_hints(cls.__init__)
     for field in inspect.signature(cls).parameters:
         if field not in FLAGS:
             assert field in hints, field
-            assert f"\n      {field}:" in cls.__doc__, f"{field} is not in the docstring"
+            assert f"\n      {field}:" in docs, f"{field} is not in the docstring"
 
 
 @pytest.mark.parametrize("name", published())

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vitax.checkpoint import digest, store
 from vitax.core import paths, tree
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, suggest
 
 log = logging.getLogger("vitax")
 
-Resample = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+Resample = Callable[[Any, tuple[int, ...]], Any]
 
 
 @dataclasses.dataclass
@@ -67,10 +66,17 @@ def locate(checkpoint: str, what: str = "--checkpoint") -> tuple[Path, list[int]
             else []
         )
         hint = f" Workdirs beside it: {', '.join(near)}." if near else ""
-        raise UserError(f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/).{hint}")
+        raise UserError(
+            f"{what} {checkpoint}: no checkpoint in {path} (looked for checkpoints/STEP/)."
+            f"{suggest(path.name, near)}{hint}"
+        )
     step = int(match.group(2)) if match.group(2) is not None else None
     if step is not None and step not in steps:
-        raise UserError(f"{checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}.")
+        nearest = min(steps, key=lambda found: abs(found - step))
+        raise UserError(
+            f"{what} {checkpoint}: no step {step}. There are: {', '.join(map(str, steps))}. "
+            f"The nearest is {match.group(1)}@{nearest}."
+        )
     return directory, steps, step
 
 
@@ -142,15 +148,16 @@ def variables_of(names: Iterable[str], root: str) -> dict[str, str]:
 
 
 def place(
-    fresh: Any, source: Mapping[str, jax.Array], reset: Sequence[str], resample: Mapping[str, Resample]
+    fresh: Any, source: Mapping[str, Any], reset: Sequence[str], resample: Mapping[str, Resample]
 ) -> tuple[Any, Placement]:
     """Puts source parameters into a fresh tree.
 
     Args:
       fresh: freshly initialised parameters, in their final sharding.
-      source: name -> array.
+      source: name -> array, of JAX or NumPy.
       reset: regular expressions of names that stay fresh.
-      resample: name -> function for arrays of that name whose shape differs.
+      resample: name -> function of an array of that name and the shape wanted, which
+        returns the array itself where it fits.
 
     Raises:
       UserError: a shape differs and nothing says how to mend it, or nothing fits at all.
@@ -167,13 +174,14 @@ def place(
             done.reset.append(f"{name} {tree.describe(leaf)} (not in the source)")
             return leaf
         value = source[name]
-        if value.shape == leaf.shape:
-            done.placed.append(name)
-            return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
-        if name in resample:
-            done.resampled.append(f"{name} {list(value.shape)} -> {list(leaf.shape)}")
-            array = resample[name](np.asarray(value), leaf.shape).astype(leaf.dtype)
-            return jax.device_put(array, leaf.sharding)
+        # Asked also where shapes agree, by chance: 4x4 patches have as many positions as 2x8.
+        fitted = resample[name](value, leaf.shape) if name in resample else value
+        if fitted.shape == leaf.shape:
+            if fitted is value:
+                done.placed.append(name)
+            else:
+                done.resampled.append(f"{name} {list(value.shape)} -> {list(leaf.shape)}")
+            return jax.device_put(fitted.astype(leaf.dtype), leaf.sharding)
         problems.append(f"{name}: the source has {tree.describe(value)}, the model {tree.describe(leaf)}")
         return leaf
 

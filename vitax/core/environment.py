@@ -1,4 +1,4 @@
-"""What the environment says: where compiled programs are kept."""
+"""What the environment says: where compiled programs and published files are kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,5 +8,14 @@ def compile_cache(env: Mapping[str, str]) -> Path:
     """The folder of compiled programs: JAX's variable, else below the user's cache folder."""
     if env.get("JAX_COMPILATION_CACHE_DIR"):
         return Path(env["JAX_COMPILATION_CACHE_DIR"])
+    return _user_cache(env) / "xla"
+
+
+def weight_cache(env: Mapping[str, str]) -> Path:
+    """The folder of published weight files: ``VITAX_WEIGHTS``, else below the user's cache folder."""
+    return Path(env["VITAX_WEIGHTS"]).expanduser() if env.get("VITAX_WEIGHTS") else _user_cache(env) / "weights"
+
+
+def _user_cache(env: Mapping[str, str]) -> Path:
     base = Path(env["XDG_CACHE_HOME"]) if env.get("XDG_CACHE_HOME") else Path("~/.cache").expanduser()
-    return base / "vitax" / "xla"
+    return base / "vitax"

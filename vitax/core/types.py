@@ -66,6 +66,8 @@ class TrainState:
       ema: averaged params, or {} where the recipe keeps none.
       ema_mutables: averaged mutables, which belong to ``ema`` as ``mutables`` do to
         ``params``; {} where there are no averages or no mutables.
+      constants: collections that no step changes and no gradient reaches, such as the
+        variables of a teacher; here so that a restart needs no other file.
     """
 
     step: Array
@@ -74,13 +76,17 @@ class TrainState:
     opt_state: PyTree
     ema: PyTree
     ema_mutables: PyTree = flax.struct.field(default_factory=dict)
+    constants: PyTree = flax.struct.field(default_factory=dict)
 
 
 class Objective(Protocol):
     """A task: separates arrays from meaning, so one step serves all tasks."""
 
     def init(self, rng: Array, batch: Batch) -> PyTree:
-        """Variables for a batch of these shapes: ``{"params": ..., **mutables}``."""
+        """Variables for a batch of these shapes: ``{"params": ..., **mutables, **constants}``.
+
+        The names of the constants stand in the attribute ``constants``, if there are any.
+        """
         ...
 
     def prepare(self, batch: Batch, rng: Array, *, train: bool) -> Batch:

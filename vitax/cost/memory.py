@@ -7,14 +7,86 @@ policies in between.
 """
 
 import dataclasses
-from typing import Literal
-
-from vitax.cost.activations import Traced
+from typing import Literal, Protocol
 
 # What the backward pass holds beside what it was left, in arrays of scores and of the
 # MLP's hidden layer: their gradients, and one of each in flight.
 _IN_FLIGHT = 2
 ROUGH = ("dots", "dots_with_no_batch_dims")
+
+
+class Layers(Protocol):
+    """What a model's layers leave in memory on one device: ``Stack`` or ``FeatureMaps``.
+
+    Attributes:
+      depth: layers that are alike.
+      itemsize: bytes of an activation.
+      remat: name of the policy.
+      scanned: one body in a loop instead of an unrolled stack.
+    """
+
+    @property
+    def depth(self) -> int: ...
+    @property
+    def itemsize(self) -> int: ...
+    @property
+    def remat(self) -> str: ...
+    @property
+    def scanned(self) -> bool: ...
+
+    def kept_bytes(self) -> int:
+        """What the forward pass leaves for the backward pass: the activations."""
+
+    def written_bytes(self) -> int:
+        """``kept_bytes`` without remat: what a full one makes again."""
+
+    def in_flight_bytes(self) -> int:
+        """What one layer's backward pass needs on top."""
+
+    def stream_bytes(self) -> int:
+        """What one layer hands to the next, where tensor parallelism sums it over devices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMaps:
+    """The maps of a convolutional network as one device sees them; tensor parallelism has no part in it.
+
+    Attributes:
+      examples: of one microbatch on this device.
+      depth: units.
+      itemsize: bytes of an activation: 2 for bfloat16.
+      remat: name of the policy.
+      scanned: equal units in a loop.
+      kept: bytes that the backward pass reads of one example, as JAX's own
+        differentiation counts them, under the policy.
+      written: the same without remat.
+      widest: bytes of the largest map of one example.
+    """
+
+    examples: int
+    depth: int
+    itemsize: int
+    remat: str
+    scanned: bool
+    kept: int
+    written: int
+    widest: int
+
+    def kept_bytes(self) -> int:
+        """As in ``Layers``."""
+        return self.examples * self.kept
+
+    def written_bytes(self) -> int:
+        """As in ``Layers``."""
+        return self.examples * self.written
+
+    def in_flight_bytes(self) -> int:
+        """As in ``Layers``: gradients of two maps, and with remat a unit's own maps once more."""
+        return self.examples * self.widest * (2 if self.remat == "none" else 6)
+
+    def stream_bytes(self) -> int:
+        """As in ``Layers``: nothing is summed."""
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +106,7 @@ class Stack:
       scanned: one body in a loop instead of an unrolled stack.
       flat: attention is a kernel over flat arrays (``layers.flat_attention``): heads
         side by side pad to nothing, and scores are never in HBM.
+      stem: what a convolutional stem in front leaves, in bytes of one example.
     """
 
     examples: int
@@ -47,6 +120,7 @@ class Stack:
     remat: str
     scanned: bool
     flat: bool = False
+    stem: int = 0
 
     def _arrays(self) -> dict[str, int]:
         """Bytes of one example's arrays in one block, padded to tiles of 8 x 128."""
@@ -70,15 +144,15 @@ class Stack:
             "dots": everything + 2 * a["stream"],
             "dots_with_no_batch_dims": 3 * a["stream"] + 3 * a["head"] + a["hidden"],
         }[self.remat]
-        return self.examples * self.depth * kept
+        return self.examples * (self.depth * kept + self.stem)
 
-    def everything_bytes(self) -> int:
+    def written_bytes(self) -> int:
         """``kept_bytes`` without remat."""
         return dataclasses.replace(self, remat="none").kept_bytes()
 
     def stream_bytes(self) -> int:
-        """What enters the blocks, over all of them."""
-        return self.examples * self.depth * self.tokens * self.width * self.itemsize
+        """The residual stream."""
+        return self.examples * self.tokens * self.width * self.itemsize
 
     def in_flight_bytes(self) -> int:
         """What one block's backward pass needs on top."""
@@ -88,7 +162,7 @@ class Stack:
 
 
 def temporary_bytes(
-    stack: Stack | Traced,
+    stack: Layers,
     *,
     params: int,
     params_here: int,
@@ -99,7 +173,7 @@ def temporary_bytes(
     """Temporaries of a step on one device: activations, gradients, gathered weights.
 
     Args:
-      stack: the blocks.
+      stack: the layers.
       params: parameters of the model, in elements.
       params_here: of them on this device.
       accumulate: microbatches; above 1 float32 sums of gradients are kept.

@@ -62,7 +62,8 @@ class Folder:
         """Class names, relative paths, labels int32 [N], digest of the names."""
         root, top = self._root, paths.parse(self.path)
         if not root.is_dir():
-            near = ""
+            beside = [p.name for p in top.parent.iterdir()] if not paths.is_url(top) and top.parent.is_dir() else []
+            near = suggest(top.name, beside)
             if root != top and top.is_dir():
                 found = sorted(p.name for p in top.iterdir() if p.is_dir())
                 near = f" {self.path} holds {', '.join(found[:10]) or 'no folders'}.{suggest(root.name, found)}"

@@ -167,7 +167,7 @@ class Labelled:
       path: a folder with one folder a class, or a CSV (TSV) with lines ``path,label`` (a
         header is optional, paths are relative to the CSV); ``~`` and relative paths work.
       part: ``all``, or ``train`` (what is not held out) or ``val`` (what is).
-      held_out: share of each class that is ``val``; see ``held_out`` above.
+      held_out: share of each class that is ``val``, chosen by a hash of the relative path.
       exclude: names, relative to ``path``, that are left out before the split.
       classes: class names in the order of their labels, where they are not simply the
         sorted ones found (a validation folder that lacks a class).

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import order
+from vitax.core.layout import channels_first
+from vitax.data import composed, order
 from vitax.data.image_ops import OPS, Decode, DecodeThen
 
 Batch = dict[str, np.ndarray]
@@ -47,6 +48,7 @@ class Pipeline:
       threads: that work on images; None for as many as this process may use.
       prefetch: batches that are worked on ahead; needs threads of its own, which
         is what hides a slow producer (a queue alone does not).
+      soft_labels: batches also hold ``target`` (see ``data.composed.soft_targets``).
       process_index: of this host.
       process_count: hosts; ``batch_size`` is a multiple of it.
     """
@@ -64,6 +66,7 @@ class Pipeline:
         channels: int = 3,
         threads: int | None = None,
         prefetch: int = 2,
+        soft_labels: bool = False,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -76,12 +79,14 @@ class Pipeline:
             raise UserError(f"data: threads={threads}, prefetch={prefetch}; expected at least 1 of each.")
         self.source, self.ops = source, tuple(ops)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.num_classes, self.prefetch = num_classes, prefetch
+        self.num_classes, self.prefetch, self.soft_labels = num_classes, prefetch, soft_labels
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.shape = (int(height), int(width), channels)
         self.threads = threads or len(os.sched_getaffinity(0))
         self.process_index, self.process_count = process_index, process_count
         self.num_examples = len(source)
+        if hasattr(source, "known_labels"):  # those of other sources are looked at batch by batch
+            self._check_labels(source.known_labels, np.arange(len(source)))
         self._order = order.Order(self.num_examples, seed=seed, shuffle=shuffle)
         self._streams = _streams(self.ops)
         self._steps = _fused(self._streams)
@@ -91,8 +96,9 @@ class Pipeline:
         """This process's contiguous part of global batch ``n``.
 
         Returns:
-          image uint8 [B, H, W, C], label int32 [B], mask bool [B] (all True),
-          index int32 [B], in buffers of their own; B = batch_size / process_count.
+          image uint8 [B, H, W, C], label int32 [B], mask bool [B] (all True), index int32
+          [B], and under ``soft_labels`` target float32 [B, classes], in buffers of their
+          own; B = batch_size / process_count.
         """
         return self._train_batch(n, None)
 
@@ -134,6 +140,7 @@ class Pipeline:
             "shuffle": self.shuffle,
             "num_classes": self.num_classes,
             "image": list(self.shape),
+            **({"soft_labels": True} if self.soft_labels else {}),
         }
         return json.loads(json.dumps(plain))
 
@@ -146,12 +153,15 @@ class Pipeline:
         positions = self._positions(n, self.batch_size)
         indices = self._order(positions)
         image, label = self._make(indices, positions, pool)
-        return {
+        batch: Batch = {
             "image": image,
             "label": label,
             "mask": np.ones(len(indices), bool),
             "index": indices.astype(np.int32),
         }
+        if self.soft_labels:
+            batch["target"] = self._targets(indices, label)
+        return batch
 
     def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
         positions = self._positions(n, batch_size)
@@ -165,7 +175,15 @@ class Pipeline:
         real = positions[mask]
         if len(real):
             batch["image"][mask], batch["label"][mask] = self._make(real, real, pool)
+        if self.soft_labels:
+            batch["target"] = np.zeros((len(mask), self.num_classes or 0), np.float32)
+            if len(real):
+                batch["target"][mask] = self._targets(real, batch["label"][mask])
         return batch
+
+    def _targets(self, indices: np.ndarray, label: np.ndarray) -> np.ndarray:
+        assert self.num_classes is not None
+        return composed.soft_targets(self.source, indices, label, self.num_classes)
 
     def _make(self, indices: np.ndarray, positions: np.ndarray, pool: Executor | None) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of these examples, with the random numbers of these positions."""
@@ -220,6 +238,11 @@ class Pipeline:
         if tuple(shape) == self.shape:
             return
         height, width, channels = self.shape
+        if channels_first(shape):
+            raise UserError(
+                f"{self.source.describe(int(index))}: the image is {'x'.join(map(str, shape))}, with its {shape[0]} "
+                "channels first (NCHW); expected height x width x channels (NHWC). Store images.transpose(0, 2, 3, 1)."
+            )
         mend = (
             f'put {{"kind": "resize"}} (or a crop) into data.ops, or set image_size={tuple(shape[:2])}'
             if tuple(shape[:2]) != (height, width)

@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from vitax.core.errors import UserError
 
 # np.uint8 images come decoded where a feature is a plain tensor; Image features
@@ -22,7 +24,9 @@ class Tfds:
       split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
       data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
       image_key: feature that holds the image.
-      label_key: feature that holds the integer label.
+      label_key: feature that holds the integer label, or a list of all labels that are
+        right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
+        where there is none, and ``targets`` has them all.
     """
 
     name: str = ""
@@ -104,20 +108,29 @@ class Tfds:
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        names = getattr(self._builder.info.features[self.label_key], "names", None)
+        feature = self._builder.info.features[self.label_key]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
         return None if names is None else tuple(names)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def _example(self, record: dict[str, Any]) -> dict[str, Any]:
-        return {"image": record[self.image_key], "label": int(record[self.label_key])}
+        labels = np.ravel(record[self.label_key])
+        return {"image": record[self.image_key], "label": int(labels[0]) if len(labels) else 0}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._example(self._data[int(index)])
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         return [self._example(record) for record in self._data.__getitems__([int(i) for i in indices])]
+
+    def targets(self, indices: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+        """float32 [B, num_classes]: 1 at every right label. Reads the records once more: they are few."""
+        rows = np.zeros((len(indices), num_classes), np.float32)
+        for row, record in zip(rows, self._data.__getitems__([int(i) for i in indices])):
+            row[np.ravel(record[self.label_key]).astype(np.int64)] = 1.0
+        return rows
 
     def describe(self, index: int) -> str:
         return f"example {index} of tfds {self._builder.info.full_name} {self.split}"

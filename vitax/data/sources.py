@@ -9,7 +9,8 @@ A source offers:
   ``fingerprint()``: plain data that decides the content, without absolute paths;
   ``describe(i)``: what to call example i in an error;
 and, where it can, ``gather(indices) -> {"image": uint8[B, H, W, C], "label": int[B]}``
-(arrays) or ``__getitems__(indices) -> list of examples`` (storage that likes batches).
+(arrays) or ``__getitems__(indices) -> list of examples`` (storage that likes batches);
+``targets(indices, labels, num_classes) -> float32[B, classes]`` (probabilities beside labels).
 """
 
 import dataclasses
@@ -26,9 +27,11 @@ import numpy as np
 
 from vitax.core.errors import UserError
 from vitax.data import order, splits
+from vitax.data.composed import Concat, PseudoLabelled
 from vitax.data.folder import Folder
 from vitax.data.labelled import Labelled
 from vitax.data.records import Tfds
+from vitax.data.unlabelled import Unlabelled
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -61,6 +64,11 @@ class ArraySource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         images, labels = self._arrays
         return {"image": images[index], "label": int(labels[index])}
+
+    @property
+    def known_labels(self) -> np.ndarray:
+        """int32 [N]: of all examples, without reading one."""
+        return self._arrays[1]
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Fresh arrays of many examples: image uint8 [B, H, W, C], label int32 [B]."""
@@ -263,12 +271,15 @@ class Synthetic:
 
 
 SOURCES: dict[str, Any] = {
+    "concat": Concat,
     "embedded": Embedded,
     "folder": Folder,
     "idx": Idx,
     "labelled": Labelled,
+    "pseudo_labelled": PseudoLabelled,
     "synthetic": Synthetic,
     "tfds": Tfds,
+    "unlabelled": Unlabelled,
 }
 
 __all__: Sequence[str] = ["CLASS_NAMES", "SOURCES", "Embedded", "Folder", "Idx", "Synthetic", "Tfds", "read_idx"]

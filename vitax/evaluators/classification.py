@@ -35,21 +35,35 @@ class ClassificationEvaluator:
         predict = make_predict(program)
         measure = make_measure(program, min(self.topk, program.objective.num_classes))  # type: ignore[attr-defined]
 
-        def over_all(params: Any, mutables: Any) -> dict[str, float]:
-            total: dict[str, Mean] | None = None
-            for batch in global_batches(program, self.pipeline):
-                means = measure(predict(params, mutables, batch), batch)
-                total = means if total is None else metrics.add(total, means)
-            assert total is not None
-            return metrics.compute(total)
+        return over_all(program, self.pipeline, lambda params, mutables, b: measure(predict(params, mutables, b), b))
 
-        def run(state: TrainState) -> dict[str, float]:
-            values = over_all(state.params, state.mutables)
-            if program.ema is not None:
-                values |= {f"ema/{k}": v for k, v in over_all(state.ema, state.ema_mutables).items()}
-            return values
 
-        return run
+def over_all(
+    program: Program, pipeline: Pipeline, measure: Callable[[Any, Any, Batch], dict[str, Mean]]
+) -> Callable[[TrainState], dict[str, float]]:
+    """An evaluation: means over every example, for the parameters and for their average where there is one.
+
+    Args:
+      program: on whose mesh.
+      pipeline: of the evaluation set.
+      measure: (params, mutables, batch) -> name -> Mean.
+    """
+
+    def of(params: Any, mutables: Any) -> dict[str, float]:
+        total: dict[str, Mean] | None = None
+        for batch in global_batches(program, pipeline):
+            means = measure(params, mutables, batch)
+            total = means if total is None else metrics.add(total, means)
+        assert total is not None
+        return metrics.compute(total)
+
+    def run(state: TrainState) -> dict[str, float]:
+        values = of(state.params, state.mutables)
+        if program.ema is not None:
+            values |= {f"ema/{k}": v for k, v in of(state.ema, state.ema_mutables).items()}
+        return values
+
+    return run
 
 
 def global_batches(program: Program, pipeline: Pipeline) -> Iterator[Batch]:

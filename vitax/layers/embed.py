@@ -1,13 +1,13 @@
 """Patch embedding and positions: learned, sine-cosine, resampled to another grid."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, suggest
 from vitax.layers.linear import flattened, linear
 from vitax.layers.named import named
 
@@ -67,24 +67,52 @@ def sincos2d(grid: tuple[int, int], width: int, temperature: float = 10_000.0) -
     return table[None].astype(np.float32)
 
 
+Method = Literal["corner_linear", "bilinear", "antialiased_bilinear", "bicubic", "antialiased_bicubic"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic kernel; ``a`` is its slope at 1."""
+    x = np.abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
 def _weights(old: int, new: int, method: str) -> np.ndarray:
     """Interpolation along one axis as a matrix, float64 [new, old]."""
     if method == "corner_linear":
         # scipy.ndimage.zoom(order=1): first and last samples coincide.
         at = np.arange(new) * ((old - 1) / (new - 1)) if new > 1 else np.zeros(1)
         return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(old)))
-    # Pixel centres coincide at the borders; the triangle widens when shrinking.
+    # Pixel centres coincide at the borders.
     scale = old / new
     at = (np.arange(new) + 0.5) * scale - 0.5
-    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(old)) / max(scale, 1.0))
-    return weights / weights.sum(1, keepdims=True)
+    if method.startswith("antialiased"):
+        # The kernel widens when shrinking; what falls off the edge is left out.
+        x = (at[:, None] - np.arange(old)) / max(scale, 1.0)
+        weights = np.maximum(0.0, 1.0 - np.abs(x)) if method.endswith("linear") else _cubic(x, -0.5)
+        return weights / weights.sum(1, keepdims=True)
+    # Taps beyond the edge repeat it. torch's cubic has slope -0.75 here, and -0.5 above (PIL's).
+    first = np.floor(at).astype(int) - 1
+    weights = np.zeros((new, old))
+    for tap in range(4):
+        x = at - (first + tap)
+        values = np.maximum(0.0, 1.0 - np.abs(x)) if method.endswith("linear") else _cubic(x, -0.75)
+        np.add.at(weights, (np.arange(new), np.clip(first + tap, 0, old - 1)), values)
+    return weights
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise UserError(f'Unknown method "{method}".{suggest(method, METHODS)} Valid: {", ".join(METHODS)}.')
 
 
 def resample_positions(
     pos: np.ndarray,
     from_grid: tuple[int, int],
     to_grid: tuple[int, int],
-    method: Literal["corner_linear", "antialiased_bilinear"] = "corner_linear",
+    method: Method = "corner_linear",
 ) -> np.ndarray:
     """Resamples a table of positions from one grid of patches to another.
 
@@ -94,9 +122,10 @@ def resample_positions(
       from_grid: (rows, columns) of the table.
       to_grid: (rows, columns) wanted.
       method: ``corner_linear`` is what published fine-tunes used
-        (``scipy.ndimage.zoom(order=1)``: corners stay corners);
-        ``antialiased_bilinear`` is ``jax.image.resize(method="bilinear")`` (centres
-        aligned, a wider filter when shrinking).
+        (``scipy.ndimage.zoom(order=1)``: corners stay corners); the others align
+        centres, and the antialiased ones filter wider when shrinking.
+        ``antialiased_bilinear`` is ``jax.image.resize(method="bilinear")``,
+        ``antialiased_bicubic`` timm's, ``bicubic`` that of Hugging Face.
 
     Returns:
       float [1, slots', D], of the dtype of ``pos``, in NumPy.
@@ -106,8 +135,7 @@ def resample_positions(
 
     Reference: ViT, arXiv:2010.11929, section 3.2 ("2D interpolation").
     """
-    if method not in ("corner_linear", "antialiased_bilinear"):
-        raise UserError(f'Unknown method "{method}". Valid: corner_linear, antialiased_bilinear.')
+    _check_method(method)
     pos = np.asarray(pos)
     rows, columns = from_grid
     extra = pos.shape[1] - rows * columns
@@ -119,3 +147,33 @@ def resample_positions(
     vertical, horizontal = _weights(rows, to_grid[0], method), _weights(columns, to_grid[1], method)
     table = np.einsum("rR,cC,RCd->rcd", vertical, horizontal, table, optimize=True)
     return np.concatenate([front, table.reshape(1, -1, pos.shape[-1]).astype(pos.dtype)], axis=1)
+
+
+def resample_kernel(
+    kernel: np.ndarray, patch_size: tuple[int, int], method: Method = "antialiased_bicubic"
+) -> np.ndarray:
+    """Resamples the kernel of a patch embedding to another patch size.
+
+    The result gives resized patches the embeddings that the kernel gives the patches
+    before, as nearly as can be: the pseudo-inverse of the resize, not the resize.
+
+    Args:
+      kernel: float [P, Q, C, D].
+      patch_size: (P', Q') wanted.
+      method: how patches are thought to be resized; see ``resample_positions``.
+
+    Returns:
+      float [P', Q', C, D], of the dtype of ``kernel``, in NumPy.
+
+    Reference: FlexiViT, arXiv:2212.08013, section 3.4 (PI-resize).
+    """
+    _check_method(method)
+    kernel = np.asarray(kernel)
+    if kernel.shape[:2] == tuple(patch_size):
+        return kernel
+    # The pseudo-inverse of a Kronecker product is that of its factors.
+    vertical, horizontal = (
+        np.linalg.pinv(_weights(old, new, method).T) for old, new in zip(kernel.shape[:2], patch_size)
+    )
+    resampled = np.einsum("rR,cC,RCid->rcid", vertical, horizontal, kernel.astype(np.float64), optimize=True)
+    return resampled.astype(kernel.dtype)

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import efficientnet_sizes, vit_sizes
+from vitax.models import bit_sizes, efficientnet_sizes, vit_sizes
+from vitax.models.bit import BiT
 from vitax.models.efficientnet import EfficientNet
+from vitax.models.hybrid import Hybrid
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT, "efficientnet": EfficientNet}
+MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -30,6 +32,10 @@ def published() -> dict[str, dict[str, Any]]:
     for name in _VIT_NAMES:
         models[f"ViT-{name}"] = {"kind": "vit", **vit_sizes.fields(name), "pool": "tok", "num_classes": 1000}
     models["ViT-So400m/14"] |= {"pool": "map", "num_classes": 0}
+    for name in vit_sizes.HYBRIDS:
+        models[name] = {"kind": "hybrid", **vit_sizes.hybrid_fields(name), "num_classes": 1000}
+    for name in bit_sizes.NAMES:
+        models[f"BiT-{name}"] = {"kind": "bit", **bit_sizes.fields(name), "num_classes": 1000}
     for name in efficientnet_sizes.SIZES:
         models[f"EfficientNet-{name}"] = {
             "kind": "efficientnet",

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from vitax.core.axes import constrain
+from vitax.core.bounds import DropRate, NotNegative, Positive
 from vitax.core.errors import UserError
+from vitax.core.layout import channels_first
 from vitax.core.types import ModelOutput
 from vitax.layers.attention import Attention
 from vitax.layers.blocks import Block, Mlp
 from vitax.layers.dropout import dropout
 from vitax.layers.embed import PatchEmbedding, sincos2d
 from vitax.layers.encoder import Encoder
+from vitax.layers.head import Head
 from vitax.layers.linear import Linear
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
@@ -119,20 +122,20 @@ class ViT(nn.Module):
     baselines", arXiv:2205.01580. Registers: arXiv:2309.16588.
     """
 
-    width: int
-    depth: int
-    mlp_dim: int
-    num_heads: int
-    patch_size: int | tuple[int, int]
-    num_classes: int = 0
+    width: Positive
+    depth: Positive
+    mlp_dim: Positive
+    num_heads: Positive
+    patch_size: Positive | tuple[Positive, Positive]
+    num_classes: NotNegative = 0
     pool: Literal["tok", "gap", "map"] = "tok"
     norm_after_pool: bool = False
     position: Literal["learned", "sincos2d"] = "learned"
     position_init: float = 0.02
-    num_registers: int = 0
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    num_registers: NotNegative = 0
+    dropout: DropRate = 0.0
+    attention_dropout: DropRate = 0.0
+    stochastic_depth: DropRate = 0.0
     layer_scale: float | None = None
     pre_logits: bool | int = False
     head_bias_init: float = 0.0
@@ -228,7 +231,7 @@ class ViT(nn.Module):
         """
         rng = rng if train else None
         grid = self._grid(images.shape)
-        patches = self.embedding(images)
+        patches = self.embedding(self.maps(images))
         front = 1 if self.pool == "tok" else 0
         x = self._add_positions(patches, grid, front)
         x = constrain(dropout(x, self.dropout, rng, POSITIONS), ("batch", "tokens", "embed"))
@@ -260,13 +263,21 @@ class ViT(nn.Module):
         logits = self.head(x) if self.num_classes else None
         return ModelOutput(logits=logits, features=x, intermediates=intermediates)
 
+    def maps(self, images: Array) -> Array:
+        """What is cut into patches: the images themselves."""
+        return images
+
+    def stride(self) -> tuple[int, int]:
+        """(height, width) in pixels of what makes one token."""
+        return _pair(self.patch_size)
+
     def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of patches in images of this size.
 
         Raises:
           UserError: the patches do not divide the images.
         """
-        size, patch = _pair(image_size), _pair(self.patch_size)
+        size, patch = _pair(image_size), self.stride()
         if size[0] % patch[0] or size[1] % patch[1]:
             raise UserError(
                 f"images of {_by(size)} px do not divide into patches of {_by(patch)} px. "
@@ -282,6 +293,11 @@ class ViT(nn.Module):
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
         if len(shape) != 4:
             raise UserError(f"images: expected [batch, height, width, channels], got shape {tuple(shape)}.")
+        if channels_first(shape[1:]):
+            raise UserError(
+                f"images of shape {tuple(shape)} have their channels first; expected them last: [batch, height, width, "
+                "channels]. Move the axis with images.transpose(0, 2, 3, 1)."
+            )
         return self.grid((shape[1], shape[2]))
 
     def _add_positions(self, patches: Array, grid: tuple[int, int], front: int) -> Array:
@@ -301,7 +317,7 @@ class ViT(nn.Module):
         return jnp.concatenate([*parts, patches + table], axis=1)
 
     def _learned(self, grid: tuple[int, int], front: int) -> Array:
-        patch = _pair(self.patch_size)
+        patch = self.stride()
         size = (grid[0] * patch[0], grid[1] * patch[1])
         mend = (
             "Resize the images, or resample the positions (vitax.layers.embed.resample_positions; a warm start "
@@ -328,34 +344,3 @@ class ViT(nn.Module):
 
 def _mean(tokens: Array) -> Array:
     return tokens.astype(jnp.float32).mean(1).astype(tokens.dtype)
-
-
-class Head(nn.Module):
-    """Linear head; logits float32 whatever the compute dtype.
-
-    Attributes:
-      num_classes: classes.
-      bias_init: start value of the bias.
-      zero: start the kernel at zero.
-      after_pre_logits: whether the input axis is that of ``pre_logits``.
-      dtype: compute dtype of the product.
-    """
-
-    num_classes: int
-    bias_init: float
-    zero: bool
-    after_pre_logits: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps [B, D] to float32 [B, num_classes]."""
-        init = nn.initializers.zeros_init() if self.zero else nn.initializers.lecun_normal()
-        # One mesh axis cannot shard both sides: behind pre_logits the classes have it.
-        names = (None if self.after_pre_logits else "embed", "classes")
-        kernel = self.param("kernel", named(init, names), (x.shape[-1], self.num_classes), jnp.float32)
-        constant = named(nn.initializers.constant(self.bias_init), ("classes",))
-        bias = self.param("bias", constant, (self.num_classes,), jnp.float32)
-        kernel = kernel.astype(self.dtype)
-        logits = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32) + bias
-        return constrain(logits, ("batch", "classes"))

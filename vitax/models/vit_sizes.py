@@ -1,7 +1,7 @@
 """Published sizes of ViT, as data. Imports neither JAX nor Flax."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitax.core.errors import UserError, pick
 
@@ -40,6 +40,40 @@ SIZES: dict[str, Size] = {
     "e": Size(1792, 56, 15360, 16, "PaLI, arXiv:2209.06794, table 7"),
     "So400m": Size(1152, 27, 4304, 16, "SoViT, arXiv:2305.13035, section 4"),
 }
+
+
+class Stem(NamedTuple):
+    """What a hybrid has in front of its encoder.
+
+    Attributes:
+      blocks: units in each stage of a ResNet; none for its root alone.
+      patch_size: side of a patch in the feature maps.
+    """
+
+    blocks: tuple[int, ...]
+    patch_size: int
+
+
+# R50+*/16 moves the units of the fourth stage into the third: ViT, section 4.1.
+HYBRIDS: dict[str, Stem] = {
+    "R50+ViT-B/16": Stem((3, 4, 9), 1),
+    "R50+ViT-B/32": Stem((3, 4, 6, 3), 1),
+    "R50+ViT-L/16": Stem((3, 4, 9), 1),
+    "R50+ViT-L/32": Stem((3, 4, 6, 3), 1),
+    "R26+ViT-S/32": Stem((2, 2, 2, 2), 1),
+    "R+ViT-Ti/16": Stem((), 8),
+}
+
+
+def hybrid_fields(name: str) -> dict[str, Any]:
+    """Constructor fields of a hybrid: those of ``fields``, and ``stem_blocks``.
+
+    Raises:
+      UserError: not in ``HYBRIDS``.
+    """
+    stem = pick(HYBRIDS, name, "hybrid")
+    size = name.partition("+")[2]
+    return {**fields(size), "patch_size": stem.patch_size, "stem_blocks": stem.blocks}
 
 
 def fields(name: str) -> dict[str, int]:

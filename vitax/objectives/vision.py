@@ -53,7 +53,8 @@ class Classification:
         """Scales images; in training mixes them, with targets float32 [B, classes]."""
         prepared: dict[str, Any] = {**batch, "image": self.scale(batch["image"])}
         if train and (self.mixup or self.cutmix):
-            targets = jax.nn.one_hot(batch["label"], self.num_classes)
+            targets = batch.get("target")
+            targets = jax.nn.one_hot(batch["label"], self.num_classes) if targets is None else targets
             prepared["image"], prepared["target"] = mixing.mix(
                 prepared["image"], targets, rng, mixup_alpha=self.mixup, cutmix_alpha=self.cutmix
             )
@@ -80,11 +81,15 @@ class Classification:
             return losses.sigmoid_cross_entropy(logits, targets)
         return losses.softmax_cross_entropy(logits, targets, label_smoothing=self.label_smoothing if train else 0.0)
 
+    def per_example(self, logits: jax.Array, batch: Batch, *, train: bool) -> jax.Array:
+        """float32 [B]: what is minimised, for a prepared batch."""
+        return self.loss_per_example(logits, batch.get("target", batch["label"]), train=train)
+
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
-        """Loss and accuracy (against the unmixed labels) of a prepared batch."""
+        """Loss (against ``target`` where there is one) and accuracy (against the labels) of a prepared batch."""
         output, mutables = self._train(variables, batch, rng) if train else (self.forward(variables, batch), {})
         assert output.logits is not None
-        per_example = self.loss_per_example(output.logits, batch.get("target", batch["label"]), train=train)
+        per_example = self.per_example(output.logits, batch, train=train)
         correct = losses.topk_correct(output.logits, batch["label"], 1)
         return LossOutput(
             loss=Mean.of(per_example, batch["mask"]),

@@ -16,7 +16,7 @@ from vitax.core.types import PyTree
 
 _BLOCK = re.compile(r"(?:^|/)block_(\d+)(?:/|$)")
 # What BEiT calls layer 0: all that makes tokens.
-_TOKENS = re.compile(r"(?:^|/)(?:\w*embedding\w*|cls\w*|registers?\w*|mask_token|conv_root|stem)(?:/|$)")
+_TOKENS = re.compile(r"(?:^|/)(?:\w*embedding\w*|cls\w*|registers?\w*|mask_token|root|stem)(?:/|$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def layer_ids(names: Sequence[str]) -> dict[str, int]:
     """Name -> layer number in the sense of layer-wise learning-rate decay.
 
     0 for what makes tokens (embeddings, class token, registers, convolutional stem), i + 1
-    for block i, depth + 1 for the rest (last norm, head).
+    for block i (of a BiT: stage i), depth + 1 for the rest (last norm, head).
 
     Reference: BEiT, arXiv:2106.08254, and its published code.
 
@@ -88,7 +88,8 @@ def layer_ids(names: Sequence[str]) -> dict[str, int]:
     stacks = set()
     for name in names:
         found = _BLOCK.search(name)
-        if found:
+        # A stem may have blocks of its own.
+        if found and not _TOKENS.search(name):
             blocks[name] = int(found[1])
             stacks.add(name[: found.start()])
     if len(stacks) != 1:
@@ -96,8 +97,10 @@ def layer_ids(names: Sequence[str]) -> dict[str, int]:
             "optimizer.layer_decay: expected parameters with one stack of blocks (encoder/block_00/...), found "
             f"{sorted(stacks) or 'none'}; use optimizer.lr_multipliers instead."
         )
-    depth = max(blocks.values()) + 1
-    return {n: blocks[n] + 1 if n in blocks else 0 if _TOKENS.search(n) else depth + 1 for n in names}
+    # ViT counts its blocks from 0, BiT its stages from 1.
+    first = min(blocks.values())
+    depth = max(blocks.values()) - first + 1
+    return {n: blocks[n] - first + 1 if n in blocks else 0 if _TOKENS.search(n) else depth + 1 for n in names}
 
 
 def layer_decay_factors(names: Sequence[str], decay: float) -> dict[str, float]:

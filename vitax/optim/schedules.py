@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError
@@ -353,9 +354,11 @@ class Step(Schedule):
         steps = [lengths.steps(m) for m in self._parsed()]
         if steps != sorted(steps):
             raise UserError(f"schedule.milestones: expected ascending durations, got steps {steps}.")
-        # A table, not a power, so that the rates are the rounded products themselves.
-        rates = jnp.array([peak * self.factor**k for k in range(len(steps) + 1)], jnp.float32)
-        return lambda step: rates[jnp.searchsorted(jnp.array(steps, jnp.float32), step, side="right")]
+        # A table, not a power, so that the rates are the rounded products themselves. In NumPy:
+        # a recipe is built before devices start.
+        rates = np.array([peak * self.factor**k for k in range(len(steps) + 1)], np.float32)
+        at = np.array(steps, np.float32)
+        return lambda step: jnp.asarray(rates)[jnp.searchsorted(jnp.asarray(at), step, side="right")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

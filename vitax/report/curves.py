@@ -57,7 +57,7 @@ def last(rows: Rows, name: str) -> float | None:
 
 def _averages(rows: Rows) -> str:
     """The last evaluation with raw and with averaged weights, side by side."""
-    pairs = [(n, n.replace("/", "/ema/", 1)) for n in _names(rows) if "/ema/" not in n]
+    pairs = [(n, n.replace("/", "/ema/", 1)) for n in _names(rows) if "/" in n and "/ema/" not in n]
     lines = [
         (raw, f"{last(rows, raw):.4f}", f"{last(rows, ema):.4f}") for raw, ema in pairs if last(rows, ema) is not None
     ]

@@ -41,7 +41,9 @@ def sections(
         yield "Attention", _maps(weights, images, grid, model.pool, figures)
         patch = tuple(s // g for s, g in zip(recipe.data.size, grid))
         yield "Attention distance", _distances(weights, grid, patch, figures)
-    yield "Patch filters", _filters(np.asarray(params["embedding/kernel"]), figures)
+    kernel = np.asarray(params["embedding/kernel"])
+    if kernel.shape[2] == recipe.data.channels:  # a hybrid's patches are of feature maps, which are no pictures
+        yield "Patch filters", _filters(kernel, figures)
     if "pos_embedding" in params:
         yield "Position embeddings", _positions(np.asarray(params["pos_embedding"]), grid, figures)
 

@@ -76,12 +76,12 @@ class Program:
 
     @functools.cached_property
     def _shapes(self) -> TrainState:
-        variables = dict(unbox(self._boxed))
-        params = variables.pop("params")
+        params, variables, constants = self._divided(unbox(self._boxed))
         return TrainState(
             step=jax.eval_shape(lambda: jnp.int32(0)),
             params=params,
             mutables=variables,
+            constants=constants,
             opt_state=jax.eval_shape(self.tx.init, params),
             ema=params if self.ema is not None else {},
             ema_mutables=variables if self.ema is not None else {},
@@ -102,8 +102,7 @@ class Program:
         )
 
     def _state_shardings(self, state: TrainState) -> Any:
-        variables = dict(shardings_of(self._boxed, self.rules, self.mesh))
-        params = variables.pop("params")
+        params, variables, constants = self._divided(shardings_of(self._boxed, self.rules, self.mesh))
         whole = NamedSharding(self.mesh, PartitionSpec())
         known = {
             name: (leaf.shape, sharding)
@@ -127,7 +126,15 @@ class Program:
             opt_state=tree.map_named(like_parameter, state.opt_state),
             ema=params if self.ema is not None else {},
             ema_mutables=variables if self.ema is not None else {},
+            constants=constants,
         )
+
+    def _divided(self, variables: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        """An objective's variables -> (params, mutables, constants)."""
+        rest = dict(variables)
+        params = rest.pop("params")
+        constants = {name: rest.pop(name) for name in getattr(self.objective, "constants", ())}
+        return params, rest, constants
 
     @functools.cached_property
     def batch_shardings(self) -> dict[str, NamedSharding]:
@@ -151,12 +158,12 @@ class Program:
     def _init(self, rng: jax.Array) -> TrainState:
         with self._naming():
             batch = {k: jnp.zeros(x.shape, x.dtype) for k, x in self.batch_spec.items()}
-            variables = dict(unbox(self.objective.init(rng, batch)))
-        params = variables.pop("params")
+            params, variables, constants = self._divided(unbox(self.objective.init(rng, batch)))
         return TrainState(
             step=jnp.int32(0),
             params=params,
             mutables=variables,
+            constants=constants,
             opt_state=self.tx.init(params),
             **self.averages_of(params, variables),
         )
@@ -193,12 +200,12 @@ class Program:
         scalars = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
         if self.learning_rate is not None:
             scalars["lr"] = self.learning_rate(state.step)
-        state = TrainState(state.step + 1, params, mutables, opt_state, ema, ema_mutables)
+        state = TrainState(state.step + 1, params, mutables, opt_state, ema, ema_mutables, state.constants)
         return state, {"loss": loss, **measured, **scalars}
 
     def _gradients(self, state: TrainState, batch: Batch, rng: jax.Array) -> tuple[Any, Mean, dict[str, Mean], Any]:
         def of(params: PyTree, mutables: PyTree, part: Batch) -> tuple[jax.Array, Any]:
-            out = self.objective.loss({"params": params, **mutables}, part, rng, train=True)
+            out = self.objective.loss({"params": params, **mutables, **state.constants}, part, rng, train=True)
             return out.loss.total, out
 
         gradient = jax.grad(of, has_aux=True)

@@ -1,11 +1,21 @@
 """What a person sees: a table before step 1, a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column, Table
 
 SHOWN = {"train/loss": "loss {:.4f}", "train/accuracy": "acc {:.3f}", "lr": "lr {:.2e}"}
@@ -42,6 +52,21 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     for name, value in rows:
         grid.add_row(name, value)
     console().print(grid)
+
+
+@contextlib.contextmanager
+def download_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar a file with speed and ETA on a terminal, nothing elsewhere; yields ``(file, bytes, total) -> None``."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console(), disable=not sys.stderr.isatty()) as live:
+        tasks: dict[str, TaskID] = {}
+
+        def show(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = live.add_task(file, total=total)
+            live.update(tasks[file], completed=done)
+
+        yield show
 
 
 class Bar:

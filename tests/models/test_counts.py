@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from vitax.core.errors import UserError
-from vitax.models import table, vit_sizes
+from vitax.models import bit_sizes, table, vit_sizes
 
 # Counted on the reference implementations, 1000 classes (So400m: no head).
 PARAMETERS = {
@@ -24,6 +24,16 @@ PARAMETERS = {
     "ViT-G/14": 1_844_440_680,
     "ViT-e/14": 3_807_214_312,
     "ViT-So400m/14": 427_680_704,
+    "R50+ViT-B/16": 98_659_112,
+    "R50+ViT-L/32": 328_994_856,
+    "R26+ViT-S/32": 36_431_912,
+    "R+ViT-Ti/16": 6_337_704,
+    "BiT-R50x1": 25_549_352,
+    "BiT-R50x3": 217_319_080,
+    "BiT-R101x1": 44_541_480,
+    "BiT-R101x3": 387_934_888,
+    "BiT-R152x2": 236_335_208,
+    "BiT-R152x4": 936_533_224,
 }
 # Printed GMACs of one forward pass, (image size, number).
 GMACS = {
@@ -37,7 +47,20 @@ GMACS = {
     "ViT-H/14": [(224, 167.3)],
     "ViT-g/14": [(224, 267.0)],
     "ViT-G/14": [(224, 483.8)],
+    "R50+ViT-B/16": [(384, 67.2)],
+    "R26+ViT-S/32": [(224, 3.46)],
+    "R50+ViT-L/32": [(224, 19.4)],
+    "BiT-R50x1": [(224, 4.09)],
+    "BiT-R50x3": [(224, 36.1)],
+    "BiT-R101x1": [(224, 7.80)],
+    "BiT-R101x3": [(224, 69.5)],
+    "BiT-R152x2": [(224, 45.8)],
+    "BiT-R152x4": [(224, 182.8)],
 }
+# No count of these is printed; their compute is (tests/test_paper.py).
+UNCOUNTED = {"R50+ViT-B/32", "R50+ViT-L/16", "BiT-R50x2", "BiT-R152x1", "BiT-R200x3"}
+# Counted in tests/models/test_efficientnet.py.
+ELSEWHERE = "EfficientNet-"
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -50,7 +73,11 @@ def test_parameters_and_cost_equal_the_published_ones(name):
 
 
 def test_every_published_model_is_counted():
-    assert {name for name in table.published() if name.startswith("ViT-")} == set(PARAMETERS)
+    assert {n for n in table.published() if not n.startswith(ELSEWHERE)} == set(PARAMETERS) | UNCOUNTED
+
+
+def test_the_largest_bit_without_its_head_is_the_papers_928_million():
+    assert table.summary("BiT-R152x4", num_classes=0)["parameters"] == 928_340_224
 
 
 def test_summary_of_another_size_and_head():
@@ -74,12 +101,24 @@ def test_wrong_sizes_say_what_was_meant(name, message):
         vit_sizes.fields(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("R151x1", 'Did you mean "R152"'), ("R50", "DEPTHxFACTOR"), ("R50x0", "DEPTHxFACTOR")],
+)
+def test_wrong_bit_sizes_say_what_was_meant(name, message):
+    with pytest.raises(UserError, match=message):
+        bit_sizes.fields(name)
+
+
 def test_wrong_model_name_suggests():
     with pytest.raises(UserError, match='Did you mean "ViT-L/16"'):
         table.summary("ViT-L/61")
 
 
 def test_sizes_import_neither_jax_nor_flax():
-    code = "import sys, vitax.models.vit_sizes; print('jax' in sys.modules or 'flax' in sys.modules)"
+    code = (
+        "import sys, vitax.models.bit_sizes, vitax.models.vit_sizes; "
+        "print('jax' in sys.modules or 'flax' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,0 +1,45 @@
+"""Published files run through the model that they imply."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitax.construct import construct
+from vitax.models.table import MODELS
+
+GOLDEN = Path(__file__).parent / "golden" / "published"
+TOLERANCE = 1e-5  # of the largest value; never relaxed
+FILES = {
+    path.parent.name: path
+    for path in sorted(GOLDEN.glob("*/*"))
+    if path.suffix in (".npz", ".safetensors") and path.name != "outputs.npz"
+}
+
+
+def nested(flat):
+    tree = {}
+    for name, value in flat.items():
+        *folders, leaf = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[leaf] = jnp.asarray(np.asarray(value), jnp.float32)
+    return tree
+
+
+def outputs(name):
+    """What the library gave."""
+    with np.load(GOLDEN / name / "outputs.npz") as file:
+        return dict(file)
+
+
+def apply(found, image, **fields):
+    """The model of a ``Published`` on scaled images."""
+    model = construct(MODELS, found.recipe["model"] | fields, "model")
+    return jax.jit(model.apply)({"params": nested(found.params)}, image)
+
+
+def error(have, want):
+    return float(np.abs(np.asarray(have) - want).max() / np.abs(want).max())

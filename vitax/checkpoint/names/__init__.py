@@ -1,0 +1,1 @@
+"""Names and constants of published layouts: one table of rules a family, read both ways."""
