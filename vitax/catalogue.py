@@ -48,7 +48,7 @@ def recipe_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def models(pattern: str = "*") -> list[dict[str, Any]]:
-    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for, with 1000 classes."""
+    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for; images with 1000 classes."""
     from vitax.models import table
 
     published = list(table.published())
@@ -63,6 +63,6 @@ def model_lines(rows: list[dict[str, Any]]) -> list[str]:
     """A table for a person."""
     head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
     return [head] + [
-        f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens'] or '-':>8}{r['image_size']:>6}"
+        f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens'] or '-':>8}{r['image_size'] or '-':>6}"
         for r in rows
     ]
