@@ -68,7 +68,7 @@ def _run(checked: Any, workdir: Path, command: list[str], rest: Sequence[str]) -
 def _eval(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import infer
 
-    result = infer.evaluate(args.checkpoint, rest)
+    result = infer.evaluate(args.checkpoint, rest, args.data)
     _print(args, result, [f"{k}  {v:.4f}" for k, v in result["metrics"].items()] + [f"examples  {result['examples']}"])
     return EXIT_DONE
 
@@ -81,7 +81,7 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     predict.check_target("--features", args.features, (".npz",))
     predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
     files = predict.expand(args.images)
-    predictor = predict.Predictor.load(args.checkpoint, rest)
+    predictor = predict.Predictor.load(args.checkpoint, rest, without_head=args.features is not None)
     maps = None
     if args.attention:
         from vitax import attention_map

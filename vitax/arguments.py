@@ -116,7 +116,15 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
         _argument("--dry-run", action="store_true", help="check the data, print the recipe as JSON, and stop"),
     ),
-    "eval": (_JSON, _CHECKPOINT),
+    "eval": (
+        _JSON,
+        _CHECKPOINT,
+        _argument(
+            "--data",
+            metavar="DIR|CSV",
+            help="labelled images in place of the recipe's: class folders (its val/) or a CSV",
+        ),
+    ),
     "predict": (
         _JSON,
         _CHECKPOINT,

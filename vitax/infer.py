@@ -1,31 +1,35 @@
 """A checkpoint at work: its model on all devices, and exact evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vitax import config_files, published, run
+from vitax import config_files, own_data, published, run
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
+from vitax.data import labelled
 from vitax.fitting import Fit
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.program import Program
 
 
-def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
+def load(
+    checkpoint: str, overrides: Sequence[str] = (), data: str | None = None
+) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """The model of a checkpoint on all devices.
 
     Args:
       checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
       overrides: ``--config.path=value`` over the recipe that the checkpoint carries.
+      data: labelled images to evaluate on in place of those of the recipe.
 
     Returns:
       (recipe, program, state, metadata); the state's ``params`` and ``mutables`` are the
@@ -33,10 +37,12 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
     """
     pairs = config_files.parse_overrides(overrides)
     if is_weight_file(checkpoint):
-        return _load_published(checkpoint, pairs)
+        return _load_published(checkpoint, pairs, data)
     directory, step = warm_start.find(checkpoint)
     metadata, _ = store.read_metadata(directory, step)
     plain = metadata["recipe"]
+    if data is not None:
+        plain["evaluators"] = _evaluator_on(data, plain)
     for key, text in pairs:
         config_files.override(plain, key, text)
     recipe = recipes.build(ConfigDict(plain))
@@ -57,13 +63,15 @@ def load(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Recipe, Progra
 
 
 def _load_published(
-    checkpoint: str, pairs: Sequence[tuple[str, str]]
+    checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
     sizes = [config_files.parse_value(text, None) for key, text in pairs if key == "data.image_size"]
     hint = (sizes[-1], sizes[-1]) if sizes and isinstance(sizes[-1], int) else tuple(sizes[-1]) if sizes else None
     found = published.load(checkpoint, hint).whole()
-    plain = found.recipe
+    plain = dict(found.recipe)
+    if data is not None:
+        plain["evaluators"] = _evaluator_on(data, plain)
     for key, text in pairs:
         config_files.override(plain, key, text)
     recipe = recipes.build(ConfigDict(plain))
@@ -82,16 +90,55 @@ def _load_published(
     return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
 
 
-def evaluate(checkpoint: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluator on a user's images, prepared as the recipe's own."""
+    parts = own_data.locate(path)
+    where = parts.get("val") or parts.get("test") or parts["train"]
+    stated = [spec["data"]["ops"] for spec in (plain.get("evaluators") or {}).values() if "ops" in spec.get("data", {})]
+    # Ops that train may draw at random: without an evaluator's, images are only resized.
+    calm = [
+        op
+        for op in plain["data"].get("ops") or ()
+        if op["kind"] in ("decode", "resize", "resize_small", "central_crop")
+    ]
+    ops = stated[0] if stated else calm if len(calm) > 1 else [{"kind": "decode"}, {"kind": "resize"}]
+    source = {"kind": "labelled", "path": where}
+    data = {"source": source, "ops": ops, "num_examples": len(labelled.listing(where).names)}
+    return {"val": {"kind": "classification", "data": data}}
+
+
+def check_head(recipe: Recipe, checkpoint: str) -> None:
+    """Refuses a model that gives features alone.
+
+    Raises:
+      UserError: says what it can be used for.
+    """
+    if recipe.config["model"].get("num_classes") == 0:
+        raise UserError(
+            f"{checkpoint}: the model has no head, so it cannot classify. vitax predict --features FILE.npz writes "
+            "what a head would see; vitax finetune gives it one."
+        )
+
+
+def evaluate(checkpoint: str, overrides: Sequence[str] = (), data: str | None = None) -> dict[str, Any]:
     """Runs every evaluator of the recipe on a checkpoint.
+
+    Args:
+      checkpoint: as for ``load``.
+      overrides: as for ``load``.
+      data: as for ``load``.
 
     Returns:
       ``{"metrics": {"val/accuracy": ...}, "examples": n, "step": n, "weights": "params" | "ema"}``.
     """
-    recipe, program, state, metadata = load(checkpoint, overrides)
+    recipe, program, state, metadata = load(checkpoint, overrides, data)
+    check_head(recipe, checkpoint)
     evaluators = recipe.evaluators()
     if not evaluators:
-        raise UserError("The recipe has no evaluators; add one with --config.evaluators.val.data.source...=...")
+        raise UserError(
+            "The recipe has no evaluators; give labelled images with --data DIR, or "
+            "--config.evaluators.val.data.source...=..."
+        )
     run.check_classes(metadata.get("class_names"), evaluators)
     values: dict[str, float] = {}
     examples = 0

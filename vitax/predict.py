@@ -70,9 +70,20 @@ class Predictor:
     names: tuple[str, ...]
 
     @classmethod
-    def load(cls, checkpoint: str, overrides: Sequence[str] = ()) -> "Predictor":
-        """Loads ``DIR``, ``DIR@STEP`` or a published weight file."""
+    def load(cls, checkpoint: str, overrides: Sequence[str] = (), without_head: bool = False) -> "Predictor":
+        """Loads a checkpoint.
+
+        Args:
+          checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
+          overrides: ``--config.path=value``.
+          without_head: take models too that give features alone.
+
+        Raises:
+          UserError: a bad checkpoint, or a model without a head.
+        """
         recipe, program, state, metadata = infer.load(checkpoint, overrides)
+        if not without_head:
+            infer.check_head(recipe, checkpoint)
         names = metadata.get("class_names") or [str(i) for i in range(recipe.data.num_classes)]
         return cls(recipe, program, state, tuple(names))
 

@@ -272,7 +272,7 @@ def _recipe(
             "ops": constants.ops(size),
             "batch_size": 64,
         },
-        "optimizer": {"kind": "sgd", "lr": 0.0},
+        "optimizer": {"kind": "sgd", "lr": 1e-3},
         "schedule": {"kind": "constant"},
         "duration": {"steps": 1},
     }

@@ -225,7 +225,6 @@ def _hf_vit(found: Published) -> Written:
         "architectures": ["ViTForImageClassification" if classes else "ViTModel"],
         "model_type": "vit",
         "intermediate_size": model["mlp_dim"],
-        "encoder_stride": model["patch_size"],
         "pooler_act": "tanh",
         "pooler_output_size": model["width"] if model.get("pre_logits") in (None, False, True) else model["pre_logits"],
     }

@@ -1,5 +1,7 @@
 """Patch embedding and positions against the operations that they stand for."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,10 @@ import scipy.ndimage
 from flax import linen as nn
 
 from vitax.core.errors import UserError
-from vitax.layers.embed import PatchEmbedding, resample_positions, sincos2d
+from vitax.layers.embed import PatchEmbedding, resample_kernel, resample_positions, sincos2d
+
+with np.load(Path(__file__).parents[1] / "golden" / "published" / "resample.npz") as file:
+    GOLDEN = dict(file)  # by torch: scripts/make_published_golden.py
 
 
 def table(grid, front=1, width=5):
@@ -58,6 +63,47 @@ def test_rows_and_columns_are_not_mixed_up():
     pos = np.repeat(np.arange(3.0, dtype=np.float32), 2).reshape(1, 6, 1)  # 3 rows, 2 columns: the row's number
     have = resample_positions(pos, (3, 2), (5, 2))
     np.testing.assert_allclose(have.reshape(5, 2), np.repeat([0, 0.5, 1, 1.5, 2], 2).reshape(5, 2))
+
+
+@pytest.mark.parametrize("name", [n for n in GOLDEN if n.startswith(("bicubic", "antialiased"))])
+def test_bicubic_equals_torch(name):
+    method, _, size = name.rpartition("_")
+    rows, columns = map(int, size.split("x"))
+    have = resample_positions(GOLDEN["table"], (3, 5), (rows, columns), method)
+    assert np.abs(have - GOLDEN[name]).max() / np.abs(GOLDEN[name]).max() <= 1e-6
+
+
+def test_bilinear_without_antialias_equals_two_taps_between_pixel_centres():
+    pos = table((3, 4), 0)
+    for rows, columns in ((2, 2), (5, 7)):
+        scale = jnp.array([rows / 3, columns / 4])
+        want = jax.image.scale_and_translate(
+            pos.reshape(3, 4, -1),
+            (rows, columns, pos.shape[-1]),
+            (0, 1),
+            scale,
+            jnp.zeros(2),
+            "linear",
+            antialias=False,
+        )
+        have = resample_positions(pos, (3, 4), (rows, columns), "bilinear").reshape(want.shape)
+        np.testing.assert_allclose(have, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in GOLDEN if n.startswith("kernel_")])
+def test_patch_kernels_are_resampled_as_by_timm(name):
+    rows, columns = map(int, name.removeprefix("kernel_").split("x"))
+    have = resample_kernel(GOLDEN["kernel"], (rows, columns), "antialiased_bicubic")
+    assert np.abs(have - GOLDEN[name]).max() / np.abs(GOLDEN[name]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("method", ["bilinear", "antialiased_bicubic"])
+def test_resized_patches_keep_their_embeddings_when_they_grow(method):
+    rng = np.random.default_rng(0)
+    patch, kernel = rng.standard_normal((4, 4, 3)), rng.standard_normal((4, 4, 3, 6))
+    grown = resample_positions(patch.reshape(1, 16, 3), (4, 4), (8, 6), method).reshape(8, 6, 3)
+    have = np.einsum("pqc,pqcd->d", grown, resample_kernel(kernel, (8, 6), method))
+    np.testing.assert_allclose(have, np.einsum("pqc,pqcd->d", patch, kernel), rtol=1e-9)
 
 
 def test_wrong_tables_are_named():

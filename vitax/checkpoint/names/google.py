@@ -31,13 +31,14 @@ def _mlp(ours: str, theirs: str) -> list[Rule]:
     ]
 
 
-def vit_table(block: str, indices: tuple[int, int, int, int], positions: str) -> tuple[Rule, ...]:
+def vit_table(block: str, indices: tuple[int, int, int, int], positions: str, head: str = "head") -> tuple[Rule, ...]:
     """The rules of a ViT.
 
     Args:
       block: name of a block there; without a number where the depth is scanned.
       indices: that their classes count with: first norm, attention, second norm, MLP.
       positions: name of the position table.
+      head: name of the head.
     """
     norm_1, attention, norm_2, mlp = indices
     ours = "encoder/block_{i:02}"
@@ -55,7 +56,7 @@ def vit_table(block: str, indices: tuple[int, int, int, int], positions: str) ->
         *_same("map_head/norm", "MAPHead_0/LayerNorm_0", ("scale", "bias")),
         *_mlp("map_head/mlp", "MAPHead_0/MlpBlock_0"),
         *_same("pre_logits", "pre_logits", ("kernel", "bias")),
-        *_same("head", "head", ("kernel", "bias")),
+        *_same("head", head, ("kernel", "bias")),
         *_same("stem/root", "conv_root", ("kernel",)),
         *_same("stem/root_norm", "gn_root", ("scale", "bias"), FLAT),
         *_stem_units(),
@@ -108,17 +109,26 @@ def _augreg_notes(file: WeightFile) -> tuple[str, ...]:
     return (note,)
 
 
+def _classes_notes(file: WeightFile) -> tuple[str, ...]:
+    bias = file.arrays.get("head/bias")
+    if bias is None or len(bias) != IMAGENET_21K:
+        return ()
+    return (f"classes: Google's {IMAGENET_21K} of ImageNet-21k, in its own order; other programs have 21841 or 21842",)
+
+
 def _vit_jax(file: WeightFile) -> Constants:
     found = augreg(file.path.stem) or {}
     res = int(found["res"]) if "res" in found else None
-    return Constants(notes=_augreg_notes(file), image_size=(res, res) if res else None)
+    notes = (*_augreg_notes(file), *_classes_notes(file))
+    return Constants(notes=notes, image_size=(res, res) if res else None)
 
 
 def _big_vision(file: WeightFile) -> Constants:
     """SigLIP squashes images; big_vision's classifiers resize the smaller side and crop: 224 of 256, 384 of 448."""
     siglip = "/img/" in f"/{file.root}"
     side = math.isqrt(file.arrays["pos_embedding"].shape[1]) * file.arrays["embedding/kernel"].shape[0]
-    return Constants(crop=None if siglip else 7 / 8 if side < 384 else 6 / 7, notes=_augreg_notes(file))
+    crop = None if siglip else 7 / 8 if side < 384 else 6 / 7
+    return Constants(crop=crop, notes=(*_augreg_notes(file), *_classes_notes(file)))
 
 
 def _layout(
@@ -128,31 +138,29 @@ def _layout(
     indices: tuple[int, int, int, int],
     positions: str,
     constants: Callable[[WeightFile], Constants],
-    cls_slot: bool,
+    head: str = "head",
 ) -> Layout:
-    norm_2 = indices[2]
+    numbered = (f"{block}/LayerNorm_{indices[2]}/scale", f"{block}/MlpBlock_{indices[3]}/Dense_0/kernel")
     return Layout(
         name=name,
         title=title,
-        required=(
-            "embedding/kernel",
-            positions,
-            f"{block}/LayerNorm_{norm_2}/scale",
-            f"{block}/MlpBlock_{indices[3]}/Dense_0/kernel",
-        ),
-        table=vit_table(block, indices, positions),
+        required=("embedding/kernel", positions, *numbered, *([f"{head}/kernel"] if head != "head" else [])),
+        table=vit_table(block, indices, positions, head),
         constants=constants,
-        cls_slot=cls_slot,
+        cls_slot=positions != "pos_embedding",
     )
 
 
+# gs://bit_models/imagenet21k_wordnet_ids.txt has as many lines (big_transfer#7).
+IMAGENET_21K = 21_843
 _LOOP, _SCAN = "Transformer/encoderblock_{i}", "Transformer/encoderblock"
 _JAX_POSITIONS = "Transformer/posembed_input/pos_embedding"
 
-PRE_LINEN = _layout("vit_jax", "Google ViT (before Linen)", _LOOP, (0, 1, 2, 3), _JAX_POSITIONS, _vit_jax, True)
-LINEN = _layout("vit_jax_linen", "Google ViT (Linen)", _LOOP, (0, 0, 1, 0), _JAX_POSITIONS, _vit_jax, True)
-BIG_VISION = _layout("big_vision", "big_vision ViT", _LOOP, (0, 0, 1, 0), "pos_embedding", _big_vision, False)
-BIG_VISION_SCAN = _layout(
-    "big_vision_scan", "big_vision ViT (scanned)", _SCAN, (0, 0, 1, 0), "pos_embedding", _big_vision, False
-)
-LAYOUTS = (PRE_LINEN, LINEN, BIG_VISION, BIG_VISION_SCAN)
+_LINEN = (0, 0, 1, 0)
+
+PRE_LINEN = _layout("vit_jax", "Google ViT (before Linen)", _LOOP, (0, 1, 2, 3), _JAX_POSITIONS, _vit_jax)
+SCENIC = _layout("scenic", "Scenic ViT", _LOOP, _LINEN, _JAX_POSITIONS, _vit_jax, "output_projection")
+LINEN = _layout("vit_jax_linen", "Google ViT (Linen)", _LOOP, _LINEN, _JAX_POSITIONS, _vit_jax)
+BIG_VISION = _layout("big_vision", "big_vision ViT", _LOOP, _LINEN, "pos_embedding", _big_vision)
+BIG_VISION_SCAN = _layout("big_vision_scan", "big_vision ViT (scanned)", _SCAN, _LINEN, "pos_embedding", _big_vision)
+LAYOUTS = (PRE_LINEN, SCENIC, LINEN, BIG_VISION, BIG_VISION_SCAN)
