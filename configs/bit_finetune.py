@@ -46,10 +46,12 @@ def get_config(variant: str = "imagenet2012") -> ConfigDict:
     train = joined(task.train)
     steps, warmup, mixup = next(row[1:] for row in RULE if train.num_examples < row[0])
     larger, pixels = (160, 128) if dataset in SMALL_IMAGES else (448, 384)
-    expected = {}
+    expected, place = {}, None
     if (size, pretraining) == ("R152x4", BIT_L.pretraining):
         vtab = dataset.startswith("vtab/")
         name = "mean top-1 of 19 tasks" if vtab else "top-1"
+        cell, _, name_of_task = dataset.partition("/")
+        place = {"model": BIT_L.model, "pretraining": pretraining, "cell": cell, "task": name_of_task or None}
         expected[name] = BIT_L.mean.vtab if vtab else getattr(BIT_L.mean, dataset)
     sized = ({"kind": "resize", "size": larger}, {"kind": "random_crop"}) if task.crop else ({"kind": "resize"},)
     source = {"kind": "tfds", "name": task.tfds, "label_key": task.label_key}
@@ -60,6 +62,7 @@ def get_config(variant: str = "imagenet2012") -> ConfigDict:
                 "row": f"BiT-HyperRule, {dataset}, {size} from {pretraining}",
                 "expected": expected,
                 "core_days": None,
+                "table2": place,
             },
             "model": {"kind": "bit", **bit_sizes.fields(size)},
             "objective": {"kind": "classification", "cross_entropy": "softmax", "mixup": mixup},

@@ -37,6 +37,9 @@ def get_config(variant: str = "R152x4") -> ConfigDict:
                 "row": f"BiT-L, {size} JFT-300M, {epochs} epochs",
                 "expected": {"imagenet top-1": BIT_L.mean.imagenet2012} if as_printed else {},
                 "core_days": BIT_L.core_days if as_printed else None,
+                "table2": {"model": BIT_L.model, "pretraining": BIT_L.pretraining, "cell": "core_days"}
+                if as_printed
+                else None,
             },
             "model": {"kind": "bit", **bit_sizes.fields(size), "head_bias_init": -10.0},
             "objective": {"kind": "classification", "cross_entropy": "sigmoid"},

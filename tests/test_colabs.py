@@ -13,8 +13,12 @@ ROOT = Path(__file__).parent.parent / "colabs"
 PARAMETERS = {
     "plan.ipynb": """
 CONFIG, TOPOLOGY, MFU = "vit_jft:B/16", "v3:2x2", 0.4
-OVERRIDES = ["--config.model.width=64", "--config.model.mlp_dim=128", "--config.model.num_heads=2",
-             "--config.model.depth=2", "--config.data.batch_size=256"]
+OVERRIDES = ("--config.model.width=64 --config.model.mlp_dim=128 --config.model.num_heads=2 "
+             "--config.model.depth=2 --config.data.batch_size=256")
+""",
+    "finetune_your_images.ipynb": """
+DATA, PHOTOS, CHECKPOINT, WORKDIR, MIRROR, USE_DRIVE = "", "", "", "mine", False, False
+STEPS, EPOCHS, PRETRAIN_STEPS, STOP_HALFWAY = 60, 0, 4, True
 """,
     "inside_vit.ipynb": 'STEPS, WORKDIR = 6, "inside"\n',
     "quickstart.ipynb": 'STEPS, SEEDS, WORKDIR = 6, 1, "quick"\n',
@@ -62,5 +66,8 @@ def test_the_plan_goes_on_without_the_compiler(tmp_path):
 def test_it_was_committed_with_its_outputs(name):
     cells = json.loads((ROOT / name).read_text())["cells"]
     assert any(c.get("outputs") for c in cells)
+    for output in (o for c in cells for o in c.get("outputs", [])):
+        assert output.get("name") == "stdout" or "image/png" in output["data"]  # no progress, no warnings
+        assert not any(place in json.dumps(output) for place in ("/root/", "/home/", "/tmp/", "site-packages"))
     # One cell installs, and upgrades nothing that is there.
     assert not any("--upgrade" in "".join(c["source"]) for c in cells)

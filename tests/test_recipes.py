@@ -22,6 +22,7 @@ SHRUNK = {
     "vit": _ENCODER | {"patch_size": 8},
     "hybrid": _ENCODER | {"patch_size": 2, "stem_blocks": (1,), "stem_width": 8, "stem_groups": 4},
     "bit": {"blocks": (1,), "width_factor": 1, "root_width": 8, "num_groups": 4},
+    "efficientnet": {"width_factor": 0.5, "depth_factor": 1.0, "stages": ((3, 1, 1, 16, 1), (3, 2, 2, 16, 1))},
 }
 
 

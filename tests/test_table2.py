@@ -89,3 +89,34 @@ def test_every_column_of_vit_has_a_recipe():
         place = config_files.load(f"vit_{data}:{size}").paper.table2
         assert (place.model, place.pretraining, place.cell) == (column.model, column.pretraining, "core_days")
     assert len(cells) == 18
+
+
+def test_the_rivals_have_recipes():
+    bit, student = vit_paper.TABLE_2[3:]
+    for spec, column, cell in (
+        ("bit_jft:R152x4", bit, "core_days"),
+        ("bit_finetune:imagenet2012,size=R152x4,pretrained=jft", bit, "imagenet2012"),
+        ("bit_finetune:vtab/dtd,size=R152x4,pretrained=jft", bit, "vtab"),
+        ("noisy_student:L2,iteration=3", student, "core_days"),
+        ("noisy_student:L2,iteration=3,tune=true", student, "imagenet2012"),
+    ):
+        place = config_files.load(spec).paper.table2
+        assert (place.model, place.pretraining, place.cell) == (column.model, column.pretraining, cell)
+
+
+def test_noisy_student_states_the_papers_settings():
+    for iteration, (batch, top1) in {1: (2048 * 15, 87.6), 2: (2048 * 15, 88.1), 3: (2048 * 29, 88.4)}.items():
+        c = config_files.load(f"noisy_student:L2,iteration={iteration}")
+        assert (c.data.batch_size, c.data.image_size, c.duration.steps) == (batch, 475, round(350 * 1_281_167 / 2048))
+        assert (c.optimizer.lr, c.schedule.factor, c.model.dropout, c.model.stochastic_depth) == (0.128, 0.97, 0.5, 0.2)
+        pseudo = c.data.source.sources.pseudo
+        assert (pseudo.min_confidence, pseudo.per_class) == (0.3, 130_000)
+        before = "B7" if iteration == 1 else f"L2-{iteration - 1}"
+        assert pseudo.labels == f"runs/noisy_student/{before}_labels"
+        # Passes over ImageNet in one over the 130M: close to what the paper draws.
+        ratio = 130e6 / (c.data.source.repeats.labelled * 1_281_167)
+        assert ratio == pytest.approx(batch / 2048 - 1, rel=0.1)
+        tuned = config_files.load(f"noisy_student:L2,iteration={iteration},tune=true")
+        assert (tuned.data.image_size, tuned.paper.expected["imagenet top-1"]) == (800, top1)
+    with pytest.raises(UserError, match="expected 1, 2 or 3"):
+        config_files.load("noisy_student:L2,iteration=4")
