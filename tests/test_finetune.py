@@ -104,11 +104,7 @@ def test_other_choices_follow_an_image_size_that_is_set(folder):
 
 
 def with_start(folder, **changes):
-    start = {
-        **START,
-        "model": START["model"] | changes.get("model", {}),
-        "data": START["data"] | changes.get("data", {}),
-    }
+    start = START | {part: START[part] | fields for part, fields in changes.items()}
     return finetune.make_config(own_data.find(str(folder)), "runs/start", start)
 
 

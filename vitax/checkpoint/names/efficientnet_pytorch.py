@@ -31,8 +31,11 @@ def _layer(conv: str, its_norm: str, their_conv: str, their_norm: str) -> list[R
 
 def table() -> tuple[Rule, ...]:
     """The rules, once ``staged`` has renamed the blocks."""
-    parts = (("expand", "_expand_conv", "_bn0"), ("depthwise", "_depthwise_conv", "_bn1"))
-    parts += (("project", "_project_conv", "_bn2"),)
+    parts = (
+        ("expand", "_expand_conv", "_bn0"),
+        ("depthwise", "_depthwise_conv", "_bn1"),
+        ("project", "_project_conv", "_bn2"),
+    )
     inner = [_layer(f"{_OURS}/{p}", f"{_OURS}/{p}_norm", f"{_THEIRS}.{c}", f"{_THEIRS}.{n}") for p, c, n in parts]
     return (
         *_layer("stem/conv", "stem/norm", "_conv_stem", "_bn0"),
