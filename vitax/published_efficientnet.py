@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vitax.checkpoint.names import efficientnet
 from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.core.errors import UserError
 from vitax.models.efficientnet import EfficientNet
@@ -25,6 +26,9 @@ def shape(layout: Layout, constants: Constants, arrays: Arrays, hint: Size | Non
     stages, squeeze = _stages(layout, arrays, constants.model.get("strides"))
     ends = {"stem_channels": arrays["stem/conv/kernel"].shape[-1], "top_channels": arrays["top/conv/kernel"].shape[-1]}
     published = _published(stages, ends)
+    if layout.name == efficientnet.HUGGING_FACE.name:
+        rows = [row[1] for row in stages], [row[3] for row in stages]
+        efficientnet.check_residuals(layout.title, ends["stem_channels"], *rows)
     model = {
         "kind": "efficientnet",
         **(published or {"stages": stages, **ends}),

@@ -6,7 +6,7 @@ from vitax.checkpoint.names import bit
 from vitax.models.bit_sizes import BLOCKS
 from vitax.published import Published
 from vitax.publishing_parts import (
-    NO_CONFIG,
+    NO_ARCHITECTURE,
     Written,
     classes,
     hf_labels,
@@ -35,11 +35,12 @@ def to_timm(found: Published) -> Written:
     arrays = renamed(bit.TIMM, found, found.params)
     layers = {blocks: name.removeprefix("R") for name, blocks in BLOCKS.items()}.get(tuple(model["blocks"]), "")
     size = f"{layers}x{model['width_factor']}" if model["root_width"] == 64 else ""
-    if size not in _TIMM:
+    architecture = f"resnetv2_{size}_bit" if size in _TIMM else None
+    if architecture is None:
         what = f"of {list(model['blocks'])} units over a root of {model['root_width'] * model['width_factor']} channels"
-        return torch_files(arrays, {}, (*lines, f"{NO_CONFIG} {what}"))
+        lines += (f"{NO_ARCHITECTURE} {what}",)
     arguments = {"in_chans": found.recipe["data"].get("channels", 3)}
-    config = timm_config(found, f"resnetv2_{size}_bit", "stem.conv", "head.fc", arguments)
+    config = timm_config(found, architecture, "stem.conv", "head.fc", arguments)
     return torch_files(arrays, {"config.json": config}, lines)
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vitax.checkpoint.names import efficientnet
 from vitax.core.errors import UserError
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.efficientnet_sizes import SIZES, STAGES, scaled_channels
 from vitax.published import Published
 from vitax.publishing_parts import (
-    NO_CONFIG,
+    NO_ARCHITECTURE,
     Written,
     classes,
     hf_labels,
@@ -32,16 +34,23 @@ def to_timm(found: Published) -> Written:
     arrays = renamed(efficientnet.TIMM, found, found.params)
     tensorflow = model["padding"] == "same"
     name = _timm_name(model)
+    arguments: dict[str, Any] = {
+        "in_chans": found.recipe["data"].get("channels", 3),
+        "bn_eps": model["norm_eps"],
+        "bn_momentum": round(1.0 - model["norm_momentum"], 9),  # PyTorch's convention
+    }
     if name is None:
-        return torch_files(arrays, {}, (f"{NO_CONFIG} of these stages",))
-    theirs = efficientnet.ORIGINAL if tensorflow else efficientnet.PORTED
-    arguments: dict[str, Any] = {"in_chans": found.recipe["data"].get("channels", 3)}
-    if model["norm_eps"] != theirs["norm_eps"]:
-        arguments["bn_eps"] = model["norm_eps"]
-    if model["norm_momentum"] != theirs["norm_momentum"]:
-        arguments["bn_momentum"] = 1.0 - model["norm_momentum"]  # PyTorch's convention
-    config = timm_config(found, "tf_" * tensorflow + name, "conv_stem", "classifier", arguments)
-    return torch_files(arrays, {"config.json": config})
+        arguments |= {"pad_type": "same" if tensorflow else "", "act_layer": model["activation"]}
+    architecture = "tf_" * tensorflow + name if name else None
+    config = timm_config(found, architecture, "conv_stem", "classifier", arguments)
+    lines = () if name else (f"{NO_ARCHITECTURE} of these stages",)
+    return torch_files(_counted(arrays), {"config.json": config}, lines)
+
+
+def _counted(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With counters of training steps, which strict readers miss: from 0."""
+    norms = [name.removesuffix("running_mean") for name in arrays if name.endswith("running_mean")]
+    return arrays | {f"{name}num_batches_tracked": np.zeros((), np.int64) for name in norms}
 
 
 def _timm_name(model: Mapping[str, Any]) -> str | None:
@@ -97,7 +106,8 @@ def hugging_face(found: Published) -> Written:
     images["preprocessor_config.json"]["include_top"] = False  # it would divide by the deviation twice
     note = efficientnet.padding_note(found.image_size, strides, depths, config["depthwise_padding"])
     lines = (note,) if note else ()
-    return torch_files({back.get(n, n): x for n, x in arrays.items()}, {"config.json": config, **images}, lines)
+    arrays = {back.get(name, name): x for name, x in arrays.items()}
+    return torch_files(_counted(arrays), {"config.json": config, **images}, lines)
 
 
 def _hf_scaling(model: Mapping[str, Any], depths: list[int]) -> dict[str, Any]:
@@ -105,6 +115,7 @@ def _hf_scaling(model: Mapping[str, Any], depths: list[int]) -> dict[str, Any]:
     ends = 1.0 if model["fixed_ends"] else model["width_factor"]
     stem, top = (scaled_channels(model[name], ends) for name in ("stem_channels", "top_channels"))
     channels = [scaled_channels(row[3], model["width_factor"]) for row in model["stages"]]
+    efficientnet.check_residuals("--to hf", stem, [row[1] for row in model["stages"]], channels)
     repeats = [row[4] for row in model["stages"]]
     plain = not model["fixed_ends"]
     factors = (model["width_factor"], top / 1280, stem / 32)

@@ -13,7 +13,7 @@ from vitax.core.errors import UserError
 from vitax.models.table import MODELS
 from vitax.published import Published
 
-NO_CONFIG = "config.json: left out, since timm has no architecture"
+NO_ARCHITECTURE = "config.json: names no architecture, since timm has none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +122,18 @@ def images(found: Published) -> dict[str, Any]:
 
 
 def timm_config(
-    found: Published, architecture: str, first_conv: str, classifier: str, arguments: Mapping[str, Any], **more: Any
+    found: Published,
+    architecture: str | None,
+    first_conv: str,
+    classifier: str,
+    arguments: Mapping[str, Any],
+    **more: Any,
 ) -> dict[str, Any]:
     """``config.json`` for timm.
 
     Args:
       found: what is written.
-      architecture: timm's name for it.
+      architecture: timm's name for it; None where it has none, and only we can read the configuration.
       first_conv: name of its first convolution there.
       classifier: name of its head there.
       arguments: ``model_args``.
@@ -150,7 +155,7 @@ def timm_config(
         "classifier": classifier,
     }
     return {
-        "architecture": architecture,
+        **({"architecture": architecture} if architecture else {}),
         "num_classes": classes(found),
         **more,
         "model_args": dict(arguments),

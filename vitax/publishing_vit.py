@@ -9,7 +9,7 @@ from vitax.checkpoint.names import google, huggingface, timm, tokens
 from vitax.core.errors import UserError
 from vitax.published import Published
 from vitax.publishing_parts import (
-    NO_CONFIG,
+    NO_ARCHITECTURE,
     Written,
     classes,
     hf_labels,
@@ -72,6 +72,7 @@ def to_timm(found: Published) -> Written:
     }
     if model["layer_scale"] is not None:
         arguments["init_values"] = model["layer_scale"]
+    architecture: str | None
     lines = told(model, {"norm_eps": 1e-6}, "config.json cannot say it: create_model(..., norm_layer=...)")
     layout, architecture, first = timm.LAYOUT, "vit_base_patch16_224", "patch_embed.proj"  # any of its class
     if model["norm_after_pool"]:
@@ -81,12 +82,13 @@ def to_timm(found: Published) -> Written:
             raise UserError("--to timm: vitax knows no hybrid there whose norm comes after pooling; --to vitax has.")
         layout = timm.HYBRID if model["stem_blocks"] else timm.HYBRID_ROOT
         known = model["stem_width"] == 64 and model["stem_groups"] == 32
-        architecture = _TIMM_HYBRIDS.get(tuple(model["stem_blocks"]), "") if known else ""
+        architecture = _TIMM_HYBRIDS.get(tuple(model["stem_blocks"])) if known else None
         first = f"patch_embed.backbone.{'stem.' * bool(model['stem_blocks'])}conv"
         lines += told(model, timm.STEM, "config.json cannot say it")
+        if architecture is None:
+            stem = f"stems of {list(model['stem_blocks'])} units over {model['stem_width']} channels"
+            lines += (f"{NO_ARCHITECTURE} with {stem}",)
     arrays = renamed(layout, found, params)
-    if not architecture:
-        return torch_files(arrays, {}, (*lines, f"{NO_CONFIG} of stems of {list(model['stem_blocks'])} units"))
     more = {"num_features": model["width"], "global_pool": arguments["global_pool"]}
     config = timm_config(found, architecture, first, "head", arguments, **more)
     return torch_files(arrays, {"config.json": config}, lines)

@@ -81,7 +81,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()
-    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.sources["data"])
+    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.source("data"))
     evaluators = recipe.evaluators()
     check_classes(getattr(pipeline.source, "class_names", None), evaluators)
     if primary:

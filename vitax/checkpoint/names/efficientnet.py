@@ -15,7 +15,7 @@ from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names import preparation
 from vitax.checkpoint.names.layout import IMAGENET_MEAN, IMAGENET_STD, Constants, Layout
 from vitax.checkpoint.names.timm import HWIO, MATRIX, dense, norm
-from vitax.core.errors import pick
+from vitax.core.errors import UserError, pick
 
 _BLOCK = "stage_{s+1}/block_{b+1:02}"
 # A layer of squeeze and excite is a convolution of 1x1 there.
@@ -160,13 +160,15 @@ def _timm(file: WeightFile) -> Constants:
         model["activation"] = pick(_ACTIVATIONS, str(arguments["act_layer"]), f"{file.path}: act_layer")
     if "bn_eps" in arguments:
         model["norm_eps"] = float(arguments["bn_eps"])
+    if "bn_momentum" in arguments:
+        model["norm_momentum"] = 1.0 - float(arguments["bn_momentum"])  # PyTorch's convention
     if "pad_type" in arguments:
         model["padding"] = pick(_PADDINGS, str(arguments["pad_type"]), f"{file.path}: pad_type")
     default = _IMAGES
     if size := _published_size(name):
         default = dataclasses.replace(default, image_size=(size, size))
     found = preparation.timm(file, default, model, "no config.json beside the file: pixels and crop are ImageNet's")
-    if "efficientnet" in name:
+    if "efficientnet" in name or {"pad_type", "bn_eps"} <= arguments.keys():
         return found
     guess = (
         "neither config.json nor the file's name says whether TensorFlow trained it (tf_efficientnet_*) or PyTorch: "
@@ -219,6 +221,28 @@ def depthwise_padding(size: int, strides: Sequence[int], depths: Sequence[int]) 
             side = -(-side // 2)
         first += depth
     return odd
+
+
+def check_residuals(where: str, entering: int, strides: Sequence[int], channels: Sequence[int]) -> None:
+    """Refuses what Hugging Face's own code computes otherwise: a first block of a stage that could have a residual.
+
+    No published size has one.
+
+    Args:
+      where: for the message.
+      entering: channels of the stem.
+      strides: of the stages.
+      channels: that leave the stages.
+
+    Raises:
+      UserError: says which stage.
+    """
+    for stage, (before, stride, after) in enumerate(zip([entering, *channels], strides, channels), start=1):
+        if stride == 1 and before == after:
+            raise UserError(
+                f"{where}: stage {stage} begins with {after} channels and stride 1 like what enters it. vitax and timm "
+                "have a residual there, transformers has none."
+            )
 
 
 def padding_note(
