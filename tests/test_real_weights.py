@@ -1,6 +1,6 @@
 """Real trained weights: what vitax computes against the programs that they were published for.
 
-``python -m scripts.real_weights FOLDER`` brings them, VITAX_WEIGHTS=FOLDER shows them to
+``python scripts/real_weights.py FOLDER`` brings them, VITAX_WEIGHTS=FOLDER shows them to
 these tests; the outputs come from scripts/make_real_golden.py.
 """
 
@@ -24,7 +24,7 @@ def weights(name):
     folder = os.environ.get("VITAX_WEIGHTS")
     path = Path(folder or ".") / f"{name}.safetensors"
     if not folder or not path.is_file():
-        pytest.skip(f"VITAX_WEIGHTS has no {path.name}: python -m scripts.real_weights FOLDER, VITAX_WEIGHTS=FOLDER")
+        pytest.skip(f"VITAX_WEIGHTS has no {path.name}: python scripts/real_weights.py FOLDER, VITAX_WEIGHTS=FOLDER")
     return path
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scripts import to_safetensors
-from scripts.real_weights import PACKAGES
 from scripts.to_safetensors import Node
 
 ROOT = Path(__file__).parent.parent
@@ -64,9 +63,11 @@ def test_what_is_missing_is_in_the_requirements():
     assert all(f"\n{package}" in listed for package in ("torch", "onnx", "safetensors", "numpy"))
 
 
-def test_packages_are_pinned_by_version_and_content():
-    assert PACKAGES.keys() == {"vit_s_focus", "efficientnet_lite0"}
-    for package in PACKAGES.values():
+def test_packages_are_pinned_by_version_and_content(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    packages = importlib.import_module("real_weights").PACKAGES
+    assert packages.keys() == {"vit_s_focus", "efficientnet_lite0"}
+    for package in packages.values():
         assert "==" in package.requirement
         assert {len(package.sha256), len(package.weights_sha256)} == {64}
 

@@ -73,7 +73,7 @@ def is_weight_file(spec: str) -> bool:
     if paths.is_url(name):
         return name.endswith(SUFFIXES)
     path = Path(name).expanduser()
-    return path.suffix in (*SUFFIXES, *_PICKLED) or path.is_file() or (path / "model.safetensors").is_file()
+    return path.suffix in (*SUFFIXES, *_PICKLED, ".onnx") or path.is_file() or (path / "model.safetensors").is_file()
 
 
 def read(spec: str) -> WeightFile:
