@@ -99,7 +99,7 @@ def _ops_at(
 ) -> tuple[Mapping[str, Any], ...]:
     """Image ops at another size, of which the crop keeps the same part of the image."""
     factor = min(new) / min(old)
-    return tuple(op | {"smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
+    return tuple({**op, "smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
 
 
 def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:
