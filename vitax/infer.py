@@ -15,7 +15,6 @@ from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.data import labelled
-from vitax.fitting import Fit
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.program import Program
@@ -76,14 +75,17 @@ def _load_published(
     run.start_jax()
     program = recipe.program()
     program.ema = None
-    fit = Fit(recipe.model(), recipe.data.size, "cls" in found.params, found.grid, found.positions, found.patches)
-    params, placement = warm_start.place(program.abstract_state.params, found.params, (), fit.table())
+    abstract = program.abstract_state
+    fit = found.fit(recipe.model(), recipe.data.size)
+    like = {**abstract.params, **abstract.mutables}
+    params, placement = warm_start.place(like, found.params, (), fit.table())
     if placement.reset or placement.ignored:
         raise UserError(f"{checkpoint} does not hold this model:\n  " + "\n  ".join(placement.lines()[1:]))
     if jax.process_index() == 0:
         for line in [*found.lines, *(f"resampled: {line}" for line in placement.resampled)]:
             terminal.console().print(line, markup=False)
-    state = TrainState(step=jnp.int32(0), params=params, mutables={}, opt_state=(), ema={})
+    mutables = {name: params.pop(name) for name in abstract.mutables}
+    state = TrainState(step=jnp.int32(0), params=params, mutables=mutables, opt_state=(), ema={})
     about = {"class_names": found.class_names, "step": 0, "weights": found.title}
     return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
 

@@ -212,16 +212,22 @@ class Recipe:
         """Shapes of the parameters."""
         return self.abstract_variables["params"]
 
-    @functools.cached_property
+    @property
     def sources(self) -> dict[str, DataSource]:
         """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
-        return {"data": self.data.build_source(), **self._evaluator_sources}
+        places = ["data", *(f"evaluators.{name}.data" for name in self.config.get("evaluators") or {})]
+        return {where: self.source(where) for where in places}
+
+    def source(self, where: str) -> DataSource:
+        """The source of ``data`` or ``evaluators.NAME.data``, opened when it is first asked for."""
+        if where not in self._opened:
+            spec = self.data if where == "data" else evaluator_data(self.config, where.split(".")[1])
+            self._opened[where] = spec.build_source(where)
+        return self._opened[where]
 
     @functools.cached_property
-    def _evaluator_sources(self) -> dict[str, DataSource]:
-        # Apart, so that a model is evaluated also where its training data is not.
-        wheres = {name: f"evaluators.{name}.data" for name in self.config.get("evaluators") or {}}
-        return {where: evaluator_data(self.config, name).build_source(where) for name, where in wheres.items()}
+    def _opened(self) -> dict[str, DataSource]:
+        return {}
 
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
@@ -260,7 +266,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data", self._evaluator_sources[f"{where}.data"])
+            pipeline = data.pipeline(self.seed, f"{where}.data", self.source(f"{where}.data"))
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),

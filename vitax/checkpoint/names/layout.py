@@ -31,29 +31,23 @@ class Constants:
     """What a layout implies beside its arrays.
 
     Attributes:
-      norm_eps: epsilon of the layer norms.
-      gelu: flavour of GELU.
+      model: constructor fields that shapes do not say, such as ``norm_eps``.
       mean: subtracted from pixels in [0, 1].
       std: divides after that.
       resize: op that makes an image of ``image_size``, or of a larger size to crop from.
       crop: side of the image over the side that it is resized to; None squashes the whole
         image, whatever its aspect ratio.
       image_size: (height, width) where something states it.
-      num_heads: where something states it.
-      pool: likewise.
       class_names: likewise.
       notes: where the numbers come from, and what is assumed.
     """
 
-    norm_eps: float = 1e-6
-    gelu: Gelu = "tanh"
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mean: tuple[float, ...] = HALF
     std: tuple[float, ...] = HALF
     resize: str = "bilinear"
     crop: float | None = None
     image_size: tuple[int, int] | None = None
-    num_heads: int | None = None
-    pool: str | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
@@ -69,6 +63,10 @@ class Constants:
         )
 
 
+def _as_they_are(file: WeightFile) -> Mapping[str, str]:
+    return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """A published layout.
@@ -76,27 +74,22 @@ class Layout:
     Attributes:
       name: short, for ``--to`` and messages.
       title: for people.
+      family: of the models that it holds: ``vit``, ``bit`` or ``efficientnet``.
       required: patterns of names that must all be there, and that tell it from the others.
       table: rules.
       constants: of a file in this layout.
-      width: name of an array whose last axis is the width, where heads are not in the shapes.
-      positions: method of ``resample_positions`` that its own program uses.
-      patches: likewise of ``resample_kernel``.
-      cls_slot: whether position tables begin with slots of the tokens in front, always
-        (True), never (False), or as the number of patches says (None).
+      rename: names in a file -> those that the table has, where no pattern can hold them.
       left_out: regular expression of names that vitax has no use for -> why.
       absent: name that must not be there, where that alone tells two layouts apart.
     """
 
     name: str
     title: str
+    family: str
     required: tuple[str, ...]
     table: tuple[Rule, ...]
     constants: Callable[[WeightFile], Constants]
-    width: str | None = None
-    positions: str = "corner_linear"
-    patches: str = "bilinear"
-    cls_slot: bool | None = True
+    rename: Callable[[WeightFile], Mapping[str, str]] = _as_they_are
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: str | None = None
 
@@ -104,6 +97,26 @@ class Layout:
         """Whether a file with these names has this layout."""
         regexes = [convert.Pattern(text).regex() for text in self.required]
         return all(any(r.fullmatch(n) for n in names) for r in regexes) and self.absent not in names
+
+
+@dataclasses.dataclass(frozen=True)
+class VitLayout(Layout):
+    """A layout of ViTs and their hybrids.
+
+    Attributes:
+      width: name of an array whose last axis is the width, where heads are not in the shapes.
+      positions: method of ``resample_positions`` that its own program uses.
+      patches: likewise of ``resample_kernel``.
+      cls_slot: whether position tables begin with slots of the tokens in front, always
+        (True), never (False), or as the number of patches says (None).
+      norm_after_pool: whether the last norm comes after pooling.
+    """
+
+    width: str | None = None
+    positions: str = "corner_linear"
+    patches: str = "bilinear"
+    cls_slot: bool | None = True
+    norm_after_pool: bool = False
 
 
 def recognise(layouts: Sequence[Layout], file: WeightFile) -> Layout:
