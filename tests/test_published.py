@@ -130,6 +130,11 @@ def test_what_a_layout_cannot_hold_is_an_error(tmp_path, name, to, target, messa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ckpt_export_names_the_verb_for_files(tmp_path, capsys):
+    assert main(["ckpt", "export", str(FILES["timm_tok"]), str(tmp_path / "w.npz")]) == 2
+    assert "vitax convert reads these" in capsys.readouterr().err
+
+
 def test_predict_and_features_from_published_files(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(photo)
@@ -197,7 +202,14 @@ def test_another_size_crops_the_same_part_of_the_image():
     assert recipe.data.ops[1]["smaller"] == 30
 
 
-def test_evaluation_on_class_folders(tmp_path, capsys):
+def test_another_size_holds_for_evaluation_too(tmp_path):
+    images = shapes(tmp_path / "images", 2)
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24"], str(images))
+    assert recipe.config["evaluators"]["val"]["data"]["ops"] == recipe.config["data"]["ops"]
+
+
+def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing is to train on
     rng = np.random.default_rng(0)
     for label in range(5):
         for k in range(3):

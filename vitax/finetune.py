@@ -95,7 +95,7 @@ def make_recipe(request: Request, workdir: pathlib.Path | None = None) -> Recipe
     """
     pairs = config_files.parse_overrides(request.overrides)
     data = own_data.find(request.data, request.val, request.val_fraction)
-    start = _stored_recipe(request.checkpoint, workdir)
+    start = _stored_recipe(request.checkpoint, workdir, pairs)
     config, reasons = make_config(data, request.checkpoint, start, request.flip, pairs)
     recipe.build(config)  # wrong settings are found before files are opened
     before = read_json(workdir / "recipe.json") if workdir and _begun(workdir) else None
@@ -122,10 +122,12 @@ def _as_before(specs: Mapping[str, dict[str, Any]], before: Mapping[str, Any]) -
     return {p: spec | ({"exclude": old[p]["exclude"]} if old[p].get("exclude") else {}) for p, spec in specs.items()}
 
 
-def _stored_recipe(checkpoint: str, workdir: pathlib.Path | None) -> dict[str, Any]:
+def _stored_recipe(
+    checkpoint: str, workdir: pathlib.Path | None, overrides: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     try:
         if is_weight_file(checkpoint):
-            return published.load(checkpoint).recipe
+            return published.load(checkpoint, published.stated_size(overrides)).recipe
         directory, step = warm_start.find(checkpoint)
     except UserError as error:
         if workdir is not None and _begun(workdir):

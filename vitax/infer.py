@@ -65,14 +65,13 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    sizes = [config_files.parse_value(text, None) for key, text in pairs if key == "data.image_size"]
-    hint = (sizes[-1], sizes[-1]) if sizes and isinstance(sizes[-1], int) else tuple(sizes[-1]) if sizes else None
-    found = published.load(checkpoint, hint).whole()
+    size = published.stated_size(pairs)
+    found = published.load(checkpoint, size).whole()
     plain = dict(found.recipe)
+    if size is not None:
+        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
-    if hint:
-        plain["data"] = plain["data"] | {"ops": _ops_at(plain["data"].get("ops") or (), found.image_size, hint)}
     for key, text in pairs:
         config_files.override(plain, key, text)
     recipe = recipes.build(ConfigDict(plain))
