@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.images import shapes
 from tests.published import FILES, TOLERANCE, apply, error, outputs
-from vitax import finetune, published, publishing, run
+from vitax import finetune, infer, published, publishing, run
 from vitax.__main__ import main
 from vitax.checkpoint import files
 from vitax.construct import construct
@@ -186,6 +186,20 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
     assert warm["ignored"] == []
     kernel = files.read(file).arrays["blocks.1.mlp.fc1.weight"]
     np.testing.assert_array_equal(state.params["encoder"]["block_01"]["mlp"]["in"]["kernel"], kernel.T)
+
+
+def test_another_size_crops_the_same_part_of_the_image():
+    old = published.load(str(FILES["hf_deit"]))
+    sizes = {}
+    for size in (None, 24):
+        overrides = [f"--config.data.image_size={size}"] if size else []
+        recipe, *_ = infer.load(str(FILES["hf_deit"]), overrides)
+        sizes[recipe.data.size[0]] = [op["smaller"] for op in recipe.data.ops if op["kind"] == "resize_small"]
+    ((side, (smaller,)), (larger, (resized,))) = sizes.items()
+    assert (side, larger) == (old.image_size[0], 24)
+    assert resized == round(smaller * 24 / side) > smaller
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24", "--config.data.ops.1.smaller=30"])
+    assert recipe.data.ops[1]["smaller"] == 30
 
 
 def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):

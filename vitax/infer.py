@@ -69,6 +69,8 @@ def _load_published(
     plain = dict(found.recipe)
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
+    if hint:
+        plain["data"] = plain["data"] | {"ops": _ops_at(plain["data"].get("ops") or (), found.image_size, hint)}
     for key, text in pairs:
         config_files.override(plain, key, text)
     recipe = recipes.build(ConfigDict(plain))
@@ -88,6 +90,14 @@ def _load_published(
     state = TrainState(step=jnp.int32(0), params=params, mutables=mutables, opt_state=(), ema={})
     about = {"class_names": found.class_names, "step": 0, "weights": found.title}
     return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
+
+
+def _ops_at(
+    ops: Sequence[Mapping[str, Any]], old: tuple[int, int], new: tuple[int, int]
+) -> tuple[Mapping[str, Any], ...]:
+    """Image ops at another size, of which the crop keeps the same part of the image."""
+    factor = min(new) / min(old)
+    return tuple(op | {"smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
 
 
 def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:

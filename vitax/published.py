@@ -14,7 +14,7 @@ import numpy as np
 from vitax import config_files, published_bit, published_efficientnet, published_vit
 from vitax.checkpoint import convert, files, offline, store, warm_start
 from vitax.checkpoint.files import WeightFile, is_weight_file
-from vitax.checkpoint.names import bit, efficientnet, google, huggingface, timm
+from vitax.checkpoint.names import bit, efficientnet, efficientnet_pytorch, google, huggingface, timm
 from vitax.checkpoint.names.layout import Layout, VitLayout, left_out, recognise
 from vitax.construct import check, construct, fields_of
 from vitax.core import tree
@@ -27,7 +27,7 @@ from vitax.train.terminal import count
 
 LAYOUTS: tuple[Layout, ...] = (
     *(*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS),
-    *(*bit.LAYOUTS, *efficientnet.LAYOUTS),
+    *(*bit.LAYOUTS, *efficientnet.LAYOUTS, efficientnet_pytorch.LAYOUT),
 )
 # Family of a layout -> what it says.
 FAMILIES: dict[str, Family] = {
