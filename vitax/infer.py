@@ -65,7 +65,8 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    found = published.load(checkpoint, published.stated_size(pairs)).whole()
+    hint = published.stated_size(pairs)
+    found = published.load(checkpoint, hint).whole()
     plain = dict(found.recipe)
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
@@ -97,7 +98,7 @@ def _ops_at(
 ) -> tuple[Mapping[str, Any], ...]:
     """Image ops at another size, of which the crop keeps the same part of the image."""
     factor = min(new) / min(old)
-    return tuple(op | {"smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
+    return tuple({**op, "smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
 
 
 def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:
