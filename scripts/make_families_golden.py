@@ -93,9 +93,9 @@ def _efficientnet(name: str, generate: Any, **fields: Any) -> Model:
     norm = real.bn1
     model = generate(name, bn_eps=norm.eps, bn_momentum=norm.momentum, **SMALL, **fields)
     kinds = (torch.nn.SiLU, torch.nn.ReLU6)
-    assert [type(m) for m in real.modules() if isinstance(m, kinds)][0] is [
+    assert next(type(m) for m in real.modules() if isinstance(m, kinds)) is next(
         type(m) for m in model.modules() if isinstance(m, kinds)
-    ][0]
+    )
     return model
 
 
