@@ -92,10 +92,8 @@ def _efficientnet(name: str, generate: Any, **fields: Any) -> Model:
     real = timm.create_model(name, num_classes=1)
     norm = real.bn1
     model = generate(name, bn_eps=norm.eps, bn_momentum=norm.momentum, **SMALL, **fields)
-    kinds = (torch.nn.SiLU, torch.nn.ReLU6)
-    assert next(type(m) for m in real.modules() if isinstance(m, kinds)) is next(
-        type(m) for m in model.modules() if isinstance(m, kinds)
-    )
+    first = [next(type(m) for m in x.modules() if isinstance(m, torch.nn.SiLU | torch.nn.ReLU6)) for x in (real, model)]
+    assert first[0] is first[1]
     return model
 
 

@@ -76,6 +76,11 @@ class Published:
         """What is known of its family."""
         return FAMILIES[FAMILY_OF[self.recipe["model"]["kind"]]]
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Every constructor field of the model, defaults too."""
+        return with_defaults(self.recipe["model"])
+
     def fit(self, model: Any, image_size: tuple[int, int], positions: str = "auto") -> Fit:
         """How its arrays become those of a model of another size: ``auto`` as its own program resamples."""
         method = self.positions if positions == "auto" else positions
@@ -107,6 +112,11 @@ class Published:
         images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
         variables = dict(unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images)))
         return dict(tree.named_leaves({**variables.pop("params"), **variables}))
+
+
+def with_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor fields with ``kind`` -> all of them."""
+    return {name: field.default for name, field in fields_of(MODELS[model["kind"]]).items()} | dict(model)
 
 
 def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
@@ -273,10 +283,8 @@ def _spell(ops: tuple[dict[str, Any], ...], size: tuple[int, int]) -> str:
 
 def differences(published: Published, recipe: Mapping[str, Any]) -> list[str]:
     """Settings of a recipe that differ from those the weights were trained with, as lines."""
-    defaults: dict[str, Any] = {"mean": (0.5,), "std": (0.5,)}
-    fields = fields_of(MODELS[published.recipe["model"]["kind"]])
-    numerics = [name for name in published.family.numerics if name in fields]
-    defaults |= {name: fields[name].default for name in numerics}
+    defaults = {"mean": (0.5,), "std": (0.5,), **with_defaults({"kind": published.recipe["model"]["kind"]})}
+    numerics = [name for name in published.family.numerics if name in defaults]
     lines = []
     for part, names in (("model", numerics), ("objective", ("mean", "std"))):
         for name in names:

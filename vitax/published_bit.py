@@ -35,4 +35,8 @@ def shape(layout: Layout, constants: Constants, arrays: Mapping[str, np.ndarray]
     return Shaped(arrays, fields, hint or constants.image_size or (224, 224), root.shape[2])
 
 
-FAMILY = Family(shape=shape, numerics=("num_groups", "norm_eps", "std_eps"))
+FAMILY = Family(
+    shape=shape,
+    architecture=("blocks", "width_factor", "root_width"),
+    numerics=("num_groups", "norm_eps", "std_eps"),
+)

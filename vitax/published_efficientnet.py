@@ -112,5 +112,9 @@ def _native(model: Mapping[str, Any]) -> Size:
 
 FAMILY = Family(
     shape=shape,
+    architecture=(
+        *("width_factor", "depth_factor", "fixed_ends", "squeeze"),
+        *("stages", "stem_channels", "top_channels"),
+    ),
     numerics=("padding", "norm_eps", "norm_momentum", "activation"),
 )

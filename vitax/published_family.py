@@ -41,10 +41,12 @@ class Family(NamedTuple):
 
     Attributes:
       shape: layout, constants, arrays under our names, (height, width) to try -> ``Shaped``.
-      numerics: constructor fields that change what given weights compute.
+      architecture: constructor fields that two models of the same weights have in common.
+      numerics: others that change what given weights compute.
       sizes: numbers that rules need and shapes do not have, and lines that say whence.
     """
 
     shape: Callable[[Any, Constants, Mapping[str, np.ndarray], Size | None], Shaped]
+    architecture: tuple[str, ...]
     numerics: tuple[str, ...]
     sizes: Callable[[Any, WeightFile, Constants], tuple[Mapping[str, int], list[str]]] = _none

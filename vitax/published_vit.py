@@ -147,6 +147,7 @@ def _model(params: Arrays, pool: str, layout: VitLayout, constants: Constants) -
 
 FAMILY = Family(
     shape=shape,
+    architecture=("width", "depth", "mlp_dim", "num_heads", "stem_blocks", "stem_width"),
     numerics=(
         *("gelu", "norm_eps", "pool", "norm_after_pool"),
         *("stem_groups", "stem_norm_eps", "stem_std_eps", "stem_std_eps_added_to"),

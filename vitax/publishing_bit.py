@@ -12,7 +12,6 @@ from vitax.publishing_parts import (
     hf_labels,
     preprocessor,
     renamed,
-    stated,
     timm_config,
     told,
     torch_files,
@@ -24,13 +23,13 @@ _TIMM = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
 
 def npz(found: Published) -> Written:
     """Google's names."""
-    lines = told(stated(found), bit.NUMERICS_GOOGLE, "an npz has no place for it")
+    lines = told(found.fields, bit.NUMERICS_GOOGLE, "an npz has no place for it")
     return Written(renamed(bit.GOOGLE, found, found.params), lines=lines)
 
 
 def to_timm(found: Published) -> Written:
     """timm's ``resnetv2_*_bit``."""
-    model = stated(found)
+    model = found.fields
     lines = told(model, bit.NUMERICS_TORCH, "config.json cannot say it")
     arrays = renamed(bit.TIMM, found, found.params)
     layers = {blocks: name.removeprefix("R") for name, blocks in BLOCKS.items()}.get(tuple(model["blocks"]), "")
@@ -46,7 +45,7 @@ def to_timm(found: Published) -> Written:
 
 def hugging_face(found: Published) -> Written:
     """transformers' ``BitForImageClassification``, or ``BitModel`` without a head."""
-    model, head = stated(found), bool(classes(found))
+    model, head = found.fields, bool(classes(found))
     width = model["root_width"] * model["width_factor"]
     config: dict[str, Any] = {
         "architectures": ["BitForImageClassification" if head else "BitModel"],

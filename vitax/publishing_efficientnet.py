@@ -17,7 +17,6 @@ from vitax.publishing_parts import (
     hf_labels,
     preprocessor,
     renamed,
-    stated,
     timm_config,
     torch_files,
 )
@@ -30,7 +29,7 @@ def _depths(model: Mapping[str, Any]) -> list[int]:
 
 def to_timm(found: Published) -> Written:
     """timm's ``tf_efficientnet_*`` where padding is TensorFlow's, else ``efficientnet_*``."""
-    model = stated(found)
+    model = found.fields
     arrays = renamed(efficientnet.TIMM, found, found.params)
     tensorflow = model["padding"] == "same"
     name = _timm_name(model)
@@ -72,7 +71,7 @@ def _timm_name(model: Mapping[str, Any]) -> str | None:
 
 def hugging_face(found: Published) -> Written:
     """transformers' ``EfficientNetForImageClassification``, or ``EfficientNetModel`` without a head."""
-    model, head = stated(found), bool(classes(found))
+    model, head = found.fields, bool(classes(found))
     if model["padding"] != "same":
         raise UserError("--to hf: transformers pads as TensorFlow does, the model symmetrically; --to timm has both.")
     if not model["squeeze"]:

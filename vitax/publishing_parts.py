@@ -8,9 +8,7 @@ import numpy as np
 
 from vitax.checkpoint import convert
 from vitax.checkpoint.names.layout import HALF, Layout
-from vitax.construct import fields_of
 from vitax.core.errors import UserError
-from vitax.models.table import MODELS
 from vitax.published import Published
 
 NO_ARCHITECTURE = "config.json: names no architecture, since timm has none"
@@ -46,13 +44,6 @@ def renamed(layout: Layout, found: Published, params: Mapping[str, Any]) -> dict
     if rest:
         raise UserError(f"{found.spec}: {layout.title} has no place for {', '.join(rest[:8])}.")
     return {name: np.asarray(x, np.float32) for name, x in done.arrays.items()}
-
-
-def stated(found: Published) -> dict[str, Any]:
-    """Every constructor field of the model, defaults too."""
-    model = found.recipe["model"]
-    defaults = {name: field.default for name, field in fields_of(MODELS[model["kind"]]).items()}
-    return {**defaults, **model}
 
 
 def refuse(model: Mapping[str, Any], target: str, fields: tuple[str, ...]) -> None:

@@ -16,7 +16,6 @@ from vitax.publishing_parts import (
     preprocessor,
     refuse,
     renamed,
-    stated,
     timm_config,
     told,
     torch_files,
@@ -37,7 +36,7 @@ def _hybrid(model: Mapping[str, Any]) -> bool:
 
 def npz(found: Published) -> Written:
     """Google's: vit_jax's names before Linen for pool ``tok`` (which all read), big_vision's else."""
-    model = stated(found)
+    model = found.fields
     refuse(model, "Google's ViT", ("num_registers", "layer_scale", "norm_after_pool"))
     theirs = {"gelu": "tanh", "norm_eps": 1e-6, **(google.STEM if _hybrid(model) else {})}
     lines = told(model, theirs, "an npz has no place for it")
@@ -49,7 +48,7 @@ def npz(found: Published) -> Written:
 
 def to_timm(found: Published) -> Written:
     """timm's ``VisionTransformer``, or a hybrid of it."""
-    model = stated(found)
+    model = found.fields
     refuse(model, "timm's ViT", ("pre_logits",))
     params = dict(found.params)
     if model["num_registers"]:
@@ -96,7 +95,7 @@ def to_timm(found: Published) -> Written:
 
 def hugging_face(found: Published) -> Written:
     """Hugging Face's ViT, or its DINOv2 where there is LayerScale."""
-    model = stated(found)
+    model = found.fields
     if _hybrid(model):
         raise UserError("--to hf: transformers has no such hybrid; --to timm and --to npz have.")
     if model["pool"] != "tok" or not _square(model["patch_size"]):
@@ -127,7 +126,7 @@ def hugging_face(found: Published) -> Written:
 
 
 def _hf_vit(found: Published) -> Written:
-    model, head = stated(found), bool(classes(found))
+    model, head = found.fields, bool(classes(found))
     if head and model["pre_logits"]:
         raise UserError("--to hf: Hugging Face's ViT has no pre_logits in front of a head; --to npz has.")
     layout = huggingface.VIT if head else huggingface.VIT_MODEL
@@ -143,7 +142,7 @@ def _hf_vit(found: Published) -> Written:
 
 
 def _hf_config(found: Published) -> dict[str, Any]:
-    model, size = stated(found), found.image_size
+    model, size = found.fields, found.image_size
     return {
         "hidden_size": model["width"],
         "num_hidden_layers": model["depth"],
