@@ -24,7 +24,7 @@ from vitax.publishing_parts import (
 
 def _depths(model: Mapping[str, Any]) -> list[int]:
     fields = {name: model[name] for name in ("depth_factor", "fixed_ends")}
-    return EfficientNet(stages=tuple(map(tuple, model["stages"])), **fields).depths()
+    return list(EfficientNet(stages=tuple(map(tuple, model["stages"])), **fields).blocks)
 
 
 def to_timm(found: Published) -> Written:
