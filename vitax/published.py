@@ -114,6 +114,7 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
     pool = constants.pool or _pool(converted.arrays)
     params, moved, size = _folded(converted.arrays, pool, layout, constants, image_size)
     model = _model(params, pool, final_norm_last=layout is timm.LAYOUT_FC_NORM, constants=constants)
+    constants = _for_channels(constants, params["embedding/kernel"].shape[2])
     recipe = _recipe(params, model, size, constants)
     elsewhere = [f"{len(file.elsewhere)} arrays outside of {file.root}"] if file.elsewhere else []
     values = count(sum(x.size for x in params.values()))
@@ -263,6 +264,17 @@ def _model(params: Mapping[str, np.ndarray], pool: str, final_norm_last: bool, c
     if hidden:
         fields["pre_logits"] = True if hidden == kernel.shape[-1] else hidden
     return fields
+
+
+def _for_channels(constants: Constants, channels: int) -> Constants:
+    """Scaling of RGB, where that is only assumed, as one value for another number of channels.
+
+    Three values would broadcast a grey image to three channels, which the first kernel does not take.
+    """
+    if {len(constants.mean), len(constants.std)} <= {1, channels}:
+        return constants
+    mean, std = (sum(x) / len(x) for x in (constants.mean, constants.std))
+    return dataclasses.replace(constants, mean=(mean,), std=(std,))
 
 
 def _recipe(
