@@ -172,6 +172,11 @@ def test_a_file_of_grey_images_is_scaled_as_grey(tmp_path, capsys):
     assert guesses[1] == pytest.approx(guesses[0], rel=1e-4)
 
 
+def test_an_npz_says_that_it_has_no_class_names(tmp_path):
+    row = publishing.run(str(FILES["hf_vit"]), tmp_path / "w.npz", "npz")
+    assert any(line.startswith("class names: left out") for line in row["lines"])
+
+
 def test_a_file_without_a_head_gives_features_alone(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (30, 20), "red").save(photo)

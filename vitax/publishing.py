@@ -127,6 +127,8 @@ def _npz(found: Published) -> Written:
     model = found.recipe["model"]
     _refuse(model, "Google's ViT", ("num_registers", "layer_scale", "norm_after_pool"))
     told = _told(model, {"gelu": "tanh", "norm_eps": 1e-6}, "an npz has no place for it")
+    if found.class_names:
+        told += ("class names: left out, since an npz has no place for them; --to vitax and --to timm keep them",)
     if model.get("pool", "tok") == "tok":
         return Written(_renamed(google.PRE_LINEN, found, found.params), lines=told)
     arrays = _renamed(google.BIG_VISION, found, found.params)
