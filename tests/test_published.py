@@ -155,6 +155,28 @@ def test_predict_and_features_from_published_files(tmp_path, capsys):
     np.testing.assert_allclose([have[i] for i in range(5)], np.asarray(jax.nn.softmax(want.logits))[0], rtol=1e-4)
 
 
+def test_a_file_of_grey_images_is_scaled_as_grey(tmp_path, capsys):
+    # Weights summed over RGB see in a grey image what the file's own see in its three equal channels.
+    photo, grey = tmp_path / "photo.png", tmp_path / "grey.npz"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(photo)
+    with np.load(FILES["google_vit_jax"]) as file:
+        arrays = dict(file)
+    np.savez(grey, **arrays | {"embedding/kernel": arrays["embedding/kernel"].sum(2, keepdims=True)})
+    guesses = []
+    for checkpoint in (FILES["google_vit_jax"], grey):
+        assert main(["predict", "--checkpoint", str(checkpoint), str(photo), "--json"]) == 0
+        told = capsys.readouterr()
+        assert "pixels: (x / 255 - 0.5) / 0.5" in told.err
+        (row,) = json.loads(told.out)
+        guesses.append({guess["index"]: guess["probability"] for guess in row["topk"]})
+    assert guesses[1] == pytest.approx(guesses[0], rel=1e-4)
+
+
+def test_an_npz_says_that_it_has_no_class_names(tmp_path):
+    row = publishing.run(str(FILES["hf_vit"]), tmp_path / "w.npz", "npz")
+    assert any(line.startswith("class names: left out") for line in row["lines"])
+
+
 def test_a_file_without_a_head_gives_features_alone(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (30, 20), "red").save(photo)

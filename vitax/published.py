@@ -144,15 +144,15 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
     left, unexpected = left_out(layout, [in_file.get(name, name) for name in converted.unexpected])
     unexpected += converted.incomplete
     shaped = family.shape(layout, constants, converted.arrays, image_size)
-    recipe = _recipe(shaped, constants.mean, constants.std, constants.ops(shaped.image_size))
+    mean, std = _for_channels(constants.mean, constants.std, shaped.channels)
+    recipe = _recipe(shaped, mean, std, constants.ops(shaped.image_size))
     elsewhere = [f"{len(file.elsewhere)} arrays outside of {file.root}"] if file.elsewhere else []
     values = count(sum(x.size for name, x in shaped.variables.items() if not name.startswith("batch_stats/")))
-    scaled = f"(x / 255 - {_plain(constants.mean)}) / {_plain(constants.std)}"
     more = len(unexpected) - _SHOWN
     lines = [
         f"{spec}: {layout.title}, {len(converted.used)} arrays matched, {values} parameters",
         "model: " + ", ".join(f"{k} {v}" for k, v in shaped.model.items() if k != "kind"),
-        f"pixels: {scaled}; {_spell(recipe['data']['ops'], shaped.image_size)}",
+        f"pixels: {preparation(recipe, shaped.image_size)}",
         *constants.notes,
         *size_lines,
         *shaped.lines,
@@ -238,6 +238,18 @@ def of_recipe(
     )
 
 
+def _for_channels(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scaling of RGB, where that is only assumed, as one value for another number of channels.
+
+    Three values would broadcast a grey image to three channels, which the first kernel does not take.
+    """
+    if {len(mean), len(std)} <= {1, channels}:
+        return mean, std
+    return (sum(mean) / len(mean),), (sum(std) / len(std),)
+
+
 def _recipe(
     shaped: Shaped, mean: tuple[float, ...], std: tuple[float, ...], ops: tuple[dict[str, Any], ...]
 ) -> dict[str, Any]:
@@ -265,6 +277,12 @@ def _zeroed(params: Mapping[str, np.ndarray]) -> list[str]:
     if "head/kernel" not in params or np.any(params["head/kernel"]):
         return []
     return ["head: all zeros, as it was published: every class gets the same score until it is fine-tuned"]
+
+
+def preparation(recipe: Mapping[str, Any], size: tuple[int, int]) -> str:
+    """How a recipe scales pixels and sizes images, in words."""
+    mean, std = (tuple(recipe["objective"].get(name) or (0.5,)) for name in ("mean", "std"))
+    return f"(x / 255 - {_plain(mean)}) / {_plain(std)}; {_spell(recipe['data'].get('ops') or (), size)}"
 
 
 def _plain(values: tuple[float, ...]) -> str:

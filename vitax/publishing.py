@@ -58,7 +58,7 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
     for name, content in written.beside.items():
         paths.append(out.parent / name)
         paths[-1].write_text(json.dumps(content, indent=1) + "\n")
-    published.load(str(out), found.image_size).whole()  # what was written can be read
+    back = published.load(str(out), found.image_size).whole()  # what was written can be read
     return {
         "source": source,
         "layout": found.title,
@@ -66,8 +66,19 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
         "files": [str(p) for p in paths],
         "arrays": len(shapes),
         "parameters": sum(math.prod(shape) for shape in shapes),
-        "lines": [*found.lines, *written.lines],
+        "lines": [*found.lines, *written.lines, *(_left_out(found, back) if to == "npz" else ())],
     }
+
+
+def _left_out(found: Published, back: Published) -> list[str]:
+    """What an npz of other programs has no place for, as lines."""
+    lines = []
+    if found.class_names:
+        lines.append("class names: left out, since an npz has no place for them; --to vitax and --to timm keep them")
+    here, there = (published.preparation(x.recipe, x.image_size) for x in (found, back))
+    if here != there:
+        lines.append(f"images: here {here}; an npz cannot say it, and its reader takes: {there}")
+    return lines
 
 
 def _writer(found: Published, to: str) -> Callable[[Published], Written]:

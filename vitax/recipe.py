@@ -326,6 +326,15 @@ def _check(recipe: Recipe) -> None:
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
+    objective, channels = recipe.objective(), recipe.data.channels
+    for name in ("mean", "std"):
+        values = getattr(objective, name, ())
+        if values and len(values) not in (1, channels):
+            expected = "one" if channels == 1 else f"one, or {channels}"
+            raise UserError(
+                f"objective.{name}: {len(values)} values for images of {channels} channel(s) (data.channels); "
+                f"expected {expected}."
+            )
     recipe.data.build_ops()
     check_source(recipe.data.source, "data.source")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
