@@ -289,13 +289,14 @@ def _plain(values: tuple[float, ...]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else str(list(values))
 
 
-def _spell(ops: tuple[dict[str, Any], ...], size: tuple[int, int]) -> str:
+def _spell(ops: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str:
     how = {
         "resize": "resized to {height}x{width} whatever the aspect ratio ({method})",
         "resize_small": "smaller side to {smaller} ({method})",
         "central_crop": "cropped to {height}x{width}",
     }
-    said = [how[op["kind"]].format(height=size[0], width=size[1], **op) for op in ops if op["kind"] in how]
+    shown = {"height": size[0], "width": size[1], "method": "bilinear", "smaller": min(size)}
+    said = [how[op["kind"]].format(**{**shown, **op}) for op in ops if op["kind"] in how]
     return ", ".join(said)
 
 
