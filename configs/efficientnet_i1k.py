@@ -98,6 +98,8 @@ def get_config(variant: str = "B0") -> ConfigDict:
                 "ema_warmup": True,
             },
             "schedule": {"kind": "exponential", "warmup": {"epochs": 5}, "every": {"epochs": 2.4}, "factor": 0.97},
+            # L2 leaves 1.2 GB an image otherwise.
+            "remat": "full" if model == "L2" else "none",
             "duration": {"epochs": epochs},
             "checkpoint": {"every": {"epochs": 5}},
             "log": {"every": {"steps": 50}},

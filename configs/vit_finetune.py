@@ -10,9 +10,10 @@ Data: TFDS, prepared as ArrayRecord: imagenet2012, cifar10, cifar100, oxford_iii
   diabetic_retinopathy, dmlab, smallnorb_azimuth, smallnorb_elevation. The other five of
   VTAB's 19 tasks (Clevr count and distance, KITTI distance, dSprites location and
   orientation) need labels made of other features and are left out.
-Start: `init_from.checkpoint`, a run of `vit_i1k`, `vit_i21k` or `vit_jft`; the one written
-  here is a placeholder. Its head, hidden layer included, gives way to one linear layer that
-  starts at zero; its position embeddings are resampled.
+Start: `init_from.checkpoint`, published weights (`ViT-L_16.npz`) or a run of `vit_i1k`,
+  `vit_i21k` or `vit_jft`; the one written here is a placeholder. Its head, hidden layer
+  included, gives way to one linear layer that starts at zero; its position embeddings are
+  resampled.
 Learning rate: the paper takes the best of a grid (TABLE_4 below) by the accuracy on a
   held-out part of the training set, and prints which of them won nowhere: the defaults are
   our choice. `held_out=true` trains without that part (1%, 2%, 10%) and evaluates on it.

@@ -144,6 +144,18 @@ def test_remat_and_microbatches_save_memory_by_arithmetic():
     assert used[1] < used[0]
 
 
+def test_a_network_of_inverted_bottlenecks_is_planned_by_arithmetic():
+    made = recipe.load("efficientnet_i1k:B0", ["--config.data.batch_size=1024"])
+    found = plan.plan(made, Topology.parse("v3:2x2"), fast=True)
+    # 2.35 GiB by the compiler.
+    assert found["hbm_bytes_per_core"] / 2**30 == pytest.approx(2.35, rel=0.2)
+    # 0.386 GMACs x 2 x 3 x 1,281,167 images x 350 epochs at 40% of 61.5 TFLOP/s a core.
+    assert found["core_days"] == pytest.approx(0.488, rel=0.01)
+    # Statistics are part of the state.
+    split = found["hbm_split_bytes"]
+    assert split["parameters"] == split["averages"] == 4 * (5_288_548 + 42_016)
+
+
 def test_a_stated_mfu_decides_the_core_days():
     found = plan.plan(load(), Topology.parse("v3:2x2"), mfu=0.25, fast=True)
     assert found["core_days_source"] == "mfu"

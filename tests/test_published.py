@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.images import shapes
 from tests.published import FILES, TOLERANCE, apply, error, outputs
-from vitax import finetune, published, publishing, run
+from vitax import finetune, infer, published, publishing, run
 from vitax.__main__ import main
 from vitax.checkpoint import files
 from vitax.construct import construct
@@ -130,6 +130,11 @@ def test_what_a_layout_cannot_hold_is_an_error(tmp_path, name, to, target, messa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ckpt_export_names_the_verb_for_files(tmp_path, capsys):
+    assert main(["ckpt", "export", str(FILES["timm_tok"]), str(tmp_path / "w.npz")]) == 2
+    assert "vitax convert reads these" in capsys.readouterr().err
+
+
 def test_predict_and_features_from_published_files(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(photo)
@@ -183,7 +188,28 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
     np.testing.assert_array_equal(state.params["encoder"]["block_01"]["mlp"]["in"]["kernel"], kernel.T)
 
 
-def test_evaluation_on_class_folders(tmp_path, capsys):
+def test_another_size_crops_the_same_part_of_the_image():
+    old = published.load(str(FILES["hf_deit"]))
+    sizes = {}
+    for size in (None, 24):
+        overrides = [f"--config.data.image_size={size}"] if size else []
+        recipe, *_ = infer.load(str(FILES["hf_deit"]), overrides)
+        sizes[recipe.data.size[0]] = [op["smaller"] for op in recipe.data.ops if op["kind"] == "resize_small"]
+    ((side, (smaller,)), (larger, (resized,))) = sizes.items()
+    assert (side, larger) == (old.image_size[0], 24)
+    assert resized == round(smaller * 24 / side) > smaller
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24", "--config.data.ops.1.smaller=30"])
+    assert recipe.data.ops[1]["smaller"] == 30
+
+
+def test_another_size_holds_for_evaluation_too(tmp_path):
+    images = shapes(tmp_path / "images", 2)
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24"], str(images))
+    assert recipe.config["evaluators"]["val"]["data"]["ops"] == recipe.config["data"]["ops"]
+
+
+def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing is to train on
     rng = np.random.default_rng(0)
     for label in range(5):
         for k in range(3):

@@ -243,9 +243,15 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _convert(args: argparse.Namespace, rest: list[str]) -> int:
     _on_the_host()
-    from vitax import publishing
+    from vitax import config_files, published, publishing
 
-    row = publishing.run(args.source, args.target, args.to)
+    overrides = config_files.parse_overrides(rest)
+    for key, _ in overrides:
+        if key != "data.image_size":
+            raise UserError(
+                f"convert: --config.{key}: only --config.data.image_size=(HEIGHT,WIDTH) means something here."
+            )
+    row = publishing.run(args.source, args.target, args.to, published.stated_size(overrides))
     _print(args, row, publishing.lines(row))
     return EXIT_DONE
 

@@ -228,7 +228,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
 }
 # Verbs that take ``--config.PATH=VALUE`` though they name no recipe.
-OVERRIDING = ("finetune", "eval", "predict", "quickstart")
+OVERRIDING = ("finetune", "eval", "predict", "quickstart", "convert")
 
 
 def options_of(verb: str) -> tuple[str, ...]:

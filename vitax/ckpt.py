@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitax.checkpoint import digest, export, offline, seal, store, transfer, warm_start, weight_writer
+from vitax.checkpoint.files import is_weight_file
 from vitax.core.errors import UserError
 from vitax.train.terminal import count, size
 
@@ -110,6 +111,8 @@ def verify_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 def write_weights(checkpoint: str, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
     """``checkpoint.export`` of ``DIR`` (the newest readable step) or ``DIR@STEP``."""
     weight_writer.check(out)
+    if is_weight_file(checkpoint):
+        raise UserError(f"ckpt export {checkpoint}: is a weight file, not a workdir; vitax convert reads these.")
     folder, step = warm_start.find(_local(checkpoint), "ckpt export")
     return export.export(folder, step, out, weights)
 

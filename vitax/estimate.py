@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vitax.core import tree
-from vitax.cost import memory
+from vitax.cost import activations, memory
+from vitax.cost.activations import Activations, Traced
 from vitax.cost.chips import Chip
 from vitax.cost.topology import USABLE_HBM_BYTES, Topology
 from vitax.models.hybrid import Hybrid
 from vitax.parallel.mesh import AXES, MeshSpec
-from vitax.parallel.rules import unbox
 from vitax.recipe import Recipe
 from vitax.train.program import Program
 
@@ -46,95 +46,73 @@ def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
 
 def stack_of(
     recipe: Recipe, program: Program, *, remat: str | None = None, unroll: bool | None = None, accumulate: int = 0
-) -> memory.Layers:
-    """The layers of a recipe's model as one device of a program's mesh sees them.
+) -> memory.Stack | Traced:
+    """The blocks of a recipe's model as one device of a program's mesh sees them.
+
+    A stack of equal transformer blocks by formula, any other network counted on its trace.
 
     Args:
-      recipe: of a ViT, a hybrid, or a network of feature maps.
+      recipe: whose model.
       program: says over how many devices what is split.
       remat: in place of the recipe's.
       unroll: likewise.
       accumulate: likewise; 0 = the recipe's.
     """
-    remat = remat or recipe.config.get("remat") or "none"
-    # Scanned: tracing does not grow with depth, and the maps are the same.
-    model: Any = recipe.model("tpu").clone(remat=remat, unroll=False)
-    size, channels = recipe.data.size, recipe.data.channels
+    model: Any = recipe.model()
     ways = program.rules.batch_ways(program.mesh)
+    policy = remat or recipe.config.get("remat") or "none"
+    scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
     examples = math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways)
     itemsize = 2 if recipe.dtype("tpu") == "bfloat16" else 4
-    scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
-    if not hasattr(model, "num_tokens"):
-        # Without remat the compiler keeps what "dots" does: it fuses norms and ReLU into the
-        # convolutions that read them (R50x1, 32 images on a v3 core: 850 MiB in all, where
-        # every array that JAX saves would be 1,754 and those of "dots" are 619).
-        return memory.FeatureMaps(
-            examples=examples,
-            depth=sum(model.blocks),
-            itemsize=itemsize,
-            remat=remat,
-            scanned=scanned,
-            kept=residual_bytes(model.clone(remat="full" if remat == "full" else "dots"), size, channels),
-            written=residual_bytes(model.clone(remat="none"), size, channels),
-            widest=_widest(model, size, channels) * itemsize,
+    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
+        return Traced(
+            _activations(_for_tracing(recipe), recipe.data.size, recipe.data.channels),
+            examples,
+            itemsize,
+            policy,
+            scanned,
         )
     tensor = program.mesh.shape["tensor"]
     return memory.Stack(
         examples=examples,
-        tokens=model.num_tokens(size),
+        tokens=model.num_tokens(recipe.data.size),
         width=model.width,
         depth=model.depth,
         mlp_dim=math.ceil(model.mlp_dim / tensor),
         num_heads=math.ceil(model.num_heads / tensor),
         head_dim=model.width // model.num_heads,
         itemsize=itemsize,
-        remat=remat,
+        remat=policy,
         scanned=scanned,
-        flat=model.attention_kernel == "pallas",
-        stem=_stem_bytes(model, size, channels) if isinstance(model, Hybrid) else 0,
+        flat=getattr(model, "attention_kernel", "xla") == "pallas",
+        stem=_stem_bytes(recipe, policy, itemsize),
     )
 
 
-@functools.cache
-def residual_bytes(model: Any, size: tuple[int, int], channels: int, method: str | None = None) -> int:
-    """Bytes of one example that the backward pass reads, as JAX differentiates the model.
-
-    What the compiler makes again or fuses away is not taken off.
-
-    Args:
-      model: under its own policy of remat.
-      size: (height, width) of the images.
-      channels: of the images.
-      method: of the model, to differentiate in place of its features.
-    """
-
-    def forward(variables: Any, images: Any) -> Any:
-        out = model.apply(variables, images, method=method)
-        return out if method else out.features
-
-    def saved(batch: int) -> int:
-        images = jax.ShapeDtypeStruct((batch, *size, channels), jnp.float32)
-        variables = unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images))
-        kept = jax.eval_shape(lambda v, x: jax.vjp(lambda v: forward(v, x), v)[1], variables, images)
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))
-
-    # The difference: what does not grow with the batch are parameters.
-    return saved(2) - saved(1)
+def _for_tracing(recipe: Recipe) -> Any:
+    """The model rematerialised and unrolled, so that every block stands in the trace."""
+    return recipe.model("tpu").clone(remat="full", unroll=True)
 
 
-def _stem_bytes(model: Hybrid, size: tuple[int, int], channels: int) -> int:
-    kept = "full" if model.remat == "full" else "dots"
-    return residual_bytes(model.clone(remat=kept), size, channels, "maps")
+def _stem_bytes(recipe: Recipe, remat: str, itemsize: int) -> int:
+    """What a hybrid's convolutional stem leaves of one example; 0 where there is none."""
+    model = _for_tracing(recipe)
+    if not isinstance(model, Hybrid):
+        return 0
+    found = _activations(model, recipe.data.size, recipe.data.channels, "maps")
+    return Traced(found, 1, itemsize, remat, False).kept_bytes()
 
 
-def _widest(model: Any, size: tuple[int, int], channels: int) -> int:
-    """Elements of the largest of the model's intermediates, of one example."""
-    images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-
-    def intermediates(key: Any, images: Any) -> Any:
-        return model.init_with_output(key, images, return_intermediates=True)[0].intermediates
-
-    return max(x.size for x in jax.eval_shape(intermediates, jax.eval_shape(jax.random.key, 0), images).values())
+@functools.lru_cache
+def _activations(model: Any, size: tuple[int, int], channels: int, method: str | None = None) -> Activations:
+    """What a model (or a method of it) leaves of one image in training; traced once for all settings of a search."""
+    image = jax.ShapeDtypeStruct((*size, channels), jnp.float32)
+    one = jax.ShapeDtypeStruct((1, *image.shape), image.dtype)
+    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one)
+    if method:
+        return activations.count(lambda v, x: model.apply(v, x, method=method), variables, image)
+    mutable = [name for name in variables if name != "params"] or False
+    return activations.count(lambda v, x: model.apply(v, x, train=True, mutable=mutable), variables, image)
 
 
 def state_bytes(program: Program) -> dict[str, int]:
@@ -160,7 +138,7 @@ def batch_bytes(program: Program) -> int:
 
 
 def estimate(
-    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Layers, accumulate: int
+    recipe: Recipe, program: Program, topology: Topology, chip: Chip, stack: memory.Stack | Traced, accumulate: int
 ) -> dict[str, Any]:
     """Memory and time of a step on one device.
 
@@ -189,21 +167,23 @@ def estimate(
         "hbm_limit_bytes": limit,
         "fits": used <= limit,
         "step_seconds": _seconds(recipe, program, chip, stack, accumulate, params),
-        "rough": stack.remat in memory.ROUGH or not isinstance(stack, memory.Stack) or stack.stem > 0,
+        "rough": isinstance(stack, Traced) or stack.stem > 0 or stack.remat in memory.ROUGH,
     }
 
 
-def executed_flops(recipe: Recipe, program: Program, stack: memory.Layers) -> float:
+def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced) -> float:
     """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
     forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
     return forward * (3 + _AGAIN[stack.remat])
 
 
-def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Layers, accumulate: int, params: int) -> float:
+def _seconds(
+    recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack | Traced, accumulate: int, params: int
+) -> float:
     mesh = program.mesh
     compute = executed_flops(recipe, program, stack) / (chip.device_peak_bf16_flops * _PRODUCTS)
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
-    moved = stack.written_bytes() * accumulate * _TRAFFIC
+    moved = stack.everything_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])
     seconds = compute + _EXPOSED_MEMORY * moved / chip.device_hbm_bytes_per_second
     if chip.interconnect_bytes_per_second:
@@ -213,7 +193,7 @@ def _seconds(recipe: Recipe, program: Program, chip: Chip, stack: memory.Layers,
         # parallelism reduces gradients once; tensor parallelism reduces activations four times a block.
         sent = 3 * accumulate * size * params / tensor if mesh.shape["fsdp"] > 1 else 2 * size * params / tensor
         if tensor > 1:
-            sent += 4 * 2 * stack.depth * accumulate * stack.stream_bytes() * (tensor - 1) / tensor
+            sent += 4 * 2 * stack.stream_bytes() * accumulate * (tensor - 1) / tensor
         seconds += _EXPOSED_NETWORK * sent / link
     return seconds * (_LOOP if stack.scanned or accumulate > 1 else 1.0)
 

@@ -65,10 +65,11 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    sizes = [config_files.parse_value(text, None) for key, text in pairs if key == "data.image_size"]
-    hint = (sizes[-1], sizes[-1]) if sizes and isinstance(sizes[-1], int) else tuple(sizes[-1]) if sizes else None
-    found = published.load(checkpoint, hint).whole()
+    size = published.stated_size(pairs)
+    found = published.load(checkpoint, size).whole()
     plain = dict(found.recipe)
+    if size is not None:
+        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
     for key, text in pairs:
@@ -90,6 +91,14 @@ def _load_published(
     state = TrainState(step=jnp.int32(0), params=params, mutables=mutables, opt_state=(), ema={})
     about = {"class_names": found.class_names, "step": 0, "weights": found.title}
     return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
+
+
+def _ops_at(
+    ops: Sequence[Mapping[str, Any]], old: tuple[int, int], new: tuple[int, int]
+) -> tuple[Mapping[str, Any], ...]:
+    """Image ops at another size, of which the crop keeps the same part of the image."""
+    factor = min(new) / min(old)
+    return tuple({**op, "smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
 
 
 def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,18 @@ What differs from family to family is in ``published_vit``, ``published_bit`` an
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vitax import published_bit, published_efficientnet, published_vit
+from vitax import config_files, published_bit, published_efficientnet, published_vit
 from vitax.checkpoint import convert, files, offline, store, warm_start
 from vitax.checkpoint.files import WeightFile, is_weight_file
-from vitax.checkpoint.names import bit, efficientnet, google, huggingface, timm
+from vitax.checkpoint.names import bit, efficientnet, efficientnet_pytorch, google, huggingface, timm
 from vitax.checkpoint.names.layout import Layout, VitLayout, left_out, recognise
-from vitax.construct import construct, fields_of
+from vitax.construct import check, construct, fields_of
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.fitting import Fit, stored_grid
@@ -27,7 +27,7 @@ from vitax.train.terminal import count
 
 LAYOUTS: tuple[Layout, ...] = (
     *(*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS),
-    *(*bit.LAYOUTS, *efficientnet.LAYOUTS),
+    *(*bit.LAYOUTS, *efficientnet.LAYOUTS, efficientnet_pytorch.LAYOUT),
 )
 # Family of a layout -> what it says.
 FAMILIES: dict[str, Family] = {
@@ -174,6 +174,15 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
         unexpected=tuple(unexpected),
         lines=tuple(lines),
     )
+
+
+def stated_size(overrides: Sequence[tuple[str, str]]) -> tuple[int, int] | None:
+    """(height, width) that overrides set ``data.image_size`` to, or None."""
+    sizes = [config_files.parse_value(text, None) for key, text in overrides if key == "data.image_size"]
+    if not sizes:
+        return None
+    checked = check(sizes[-1], int | tuple[int, int], "data.image_size")
+    return (checked, checked) if isinstance(checked, int) else checked
 
 
 def read(source: str, what: str = "--checkpoint", image_size: tuple[int, int] | None = None) -> Published:

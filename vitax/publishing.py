@@ -25,7 +25,7 @@ WRITERS: dict[str, dict[str, Callable[[Published], Written]]] = {
 TARGETS = ("vitax", "npz", "timm", "hf")
 
 
-def run(source: str, target: Path, to: str) -> dict[str, Any]:
+def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Converts one checkpoint.
 
     Args:
@@ -33,6 +33,7 @@ def run(source: str, target: Path, to: str) -> dict[str, Any]:
       target: ``*.npz`` or ``*.safetensors`` for ``vitax``, ``*.npz`` for ``npz``; a folder for ``timm``
         and ``hf``, which gets ``model.safetensors`` and ``config.json``.
       to: a name of ``TARGETS``.
+      image_size: as for ``published.load``.
 
     Returns:
       ``source, layout, to, files, arrays, parameters, lines``.
@@ -50,7 +51,7 @@ def run(source: str, target: Path, to: str) -> dict[str, Any]:
     else:
         out = target
     weight_writer.check(out)
-    found = published.read(source, "convert").whole()
+    found = published.read(source, "convert", image_size).whole()
     written = _writer(found, to)(found)
     shapes = weight_writer.write(out, written.arrays.items(), written.metadata)
     paths = [out]

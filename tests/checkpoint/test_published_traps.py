@@ -24,6 +24,7 @@ from tests.checkpoint.google_files import (
 )
 from tests.published import FILES, apply, error
 from vitax import published
+from vitax.__main__ import main
 from vitax.checkpoint.names import google
 from vitax.core.errors import UserError
 from vitax.fitting import Fit
@@ -109,6 +110,9 @@ def test_grids_that_are_no_square(tmp_path):
         published.load(spec)
     found = published.load(spec, (2 * PATCH, 5 * PATCH)).whole()
     assert found.grid == (2, 5)
+    size = f"--config.data.image_size=({2 * PATCH},{5 * PATCH})"
+    assert main(["convert", spec, str(tmp_path / "again.npz"), "--to", "npz", size]) == 0
+    assert main(["convert", spec, str(tmp_path / "again.npz"), "--to", "npz", "--config.model.depth=1"]) == 2
     assert apply(found, IMAGE[:, :8].repeat(2, 2)[:, :, :20]).logits.shape == (2, CLASSES)
     # The same number of patches in another arrangement is resampled, not taken as it is.
     model = ViT(width=WIDTH, depth=2, mlp_dim=12, num_heads=2, patch_size=PATCH)

@@ -105,7 +105,7 @@ def test_survival_falls_linearly_by_block_from_one():
     keep = EfficientNet(**SMALL).keep_probabilities()
     np.testing.assert_allclose(keep, [1.0, 0.875, 0.75, 0.625])
     b0 = EfficientNet(stochastic_depth=0.2)
-    assert sum(b0.depths()) == 16
+    assert sum(b0.blocks) == 16
     assert b0.keep_probabilities()[-1] == pytest.approx(1 - 0.2 * 15 / 16)
     assert EfficientNet().keep_probabilities() is None
 

@@ -56,7 +56,7 @@ def test_lite0_scales_neither_ends_nor_has_squeeze_and_excite():
     # Wider and deeper, its ends stay: Lite4 is 1.4 x 1.8.
     model, variables, _ = table.abstract("EfficientNet-B4", **lite)
     assert tree.size(variables["params"]) == 13_006_568
-    assert model.depths() == [1, 4, 4, 6, 6, 8, 1]
+    assert model.blocks == (1, 4, 4, 6, 6, 8, 1)
 
 
 def test_channels_are_rounded_to_eights_without_losing_a_tenth():

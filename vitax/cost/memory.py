@@ -7,86 +7,14 @@ policies in between.
 """
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import Literal
+
+from vitax.cost.activations import Traced
 
 # What the backward pass holds beside what it was left, in arrays of scores and of the
 # MLP's hidden layer: their gradients, and one of each in flight.
 _IN_FLIGHT = 2
 ROUGH = ("dots", "dots_with_no_batch_dims")
-
-
-class Layers(Protocol):
-    """What a model's layers leave in memory on one device: ``Stack`` or ``FeatureMaps``.
-
-    Attributes:
-      depth: layers that are alike.
-      itemsize: bytes of an activation.
-      remat: name of the policy.
-      scanned: one body in a loop instead of an unrolled stack.
-    """
-
-    @property
-    def depth(self) -> int: ...
-    @property
-    def itemsize(self) -> int: ...
-    @property
-    def remat(self) -> str: ...
-    @property
-    def scanned(self) -> bool: ...
-
-    def kept_bytes(self) -> int:
-        """What the forward pass leaves for the backward pass: the activations."""
-
-    def written_bytes(self) -> int:
-        """``kept_bytes`` without remat: what a full one makes again."""
-
-    def in_flight_bytes(self) -> int:
-        """What one layer's backward pass needs on top."""
-
-    def stream_bytes(self) -> int:
-        """What one layer hands to the next, where tensor parallelism sums it over devices."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FeatureMaps:
-    """The maps of a convolutional network as one device sees them; tensor parallelism has no part in it.
-
-    Attributes:
-      examples: of one microbatch on this device.
-      depth: units.
-      itemsize: bytes of an activation: 2 for bfloat16.
-      remat: name of the policy.
-      scanned: equal units in a loop.
-      kept: bytes that the backward pass reads of one example, as JAX's own
-        differentiation counts them, under the policy.
-      written: the same without remat.
-      widest: bytes of the largest map of one example.
-    """
-
-    examples: int
-    depth: int
-    itemsize: int
-    remat: str
-    scanned: bool
-    kept: int
-    written: int
-    widest: int
-
-    def kept_bytes(self) -> int:
-        """As in ``Layers``."""
-        return self.examples * self.kept
-
-    def written_bytes(self) -> int:
-        """As in ``Layers``."""
-        return self.examples * self.written
-
-    def in_flight_bytes(self) -> int:
-        """As in ``Layers``: gradients of two maps, and with remat a unit's own maps once more."""
-        return self.examples * self.widest * (2 if self.remat == "none" else 6)
-
-    def stream_bytes(self) -> int:
-        """As in ``Layers``: nothing is summed."""
-        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +74,13 @@ class Stack:
         }[self.remat]
         return self.examples * (self.depth * kept + self.stem)
 
-    def written_bytes(self) -> int:
+    def everything_bytes(self) -> int:
         """``kept_bytes`` without remat."""
         return dataclasses.replace(self, remat="none").kept_bytes()
 
     def stream_bytes(self) -> int:
-        """The residual stream."""
-        return self.examples * self.tokens * self.width * self.itemsize
+        """What enters the blocks, over all of them."""
+        return self.examples * self.depth * self.tokens * self.width * self.itemsize
 
     def in_flight_bytes(self) -> int:
         """What one block's backward pass needs on top."""
@@ -162,7 +90,7 @@ class Stack:
 
 
 def temporary_bytes(
-    stack: Layers,
+    stack: Stack | Traced,
     *,
     params: int,
     params_here: int,

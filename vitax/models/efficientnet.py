@@ -171,9 +171,9 @@ class EfficientNet(nn.Module):
         style = Style(self.activation, self.padding, self.norm_momentum, self.norm_eps, self.dtype)
         ends = 1.0 if self.fixed_ends else self.width_factor
         self.stem = ConvNorm(scaled_channels(self.stem_channels, ends), 3, ("channels", "embed"), style, 2)
-        depths, keep, first = self.depths(), self.keep_probabilities(), 0
+        keep, first = self.keep_probabilities(), 0
         stages = []
-        for i, ((size, stride, expansion, channels, _), blocks) in enumerate(zip(self.stages, depths)):
+        for i, ((size, stride, expansion, channels, _), blocks) in enumerate(zip(self.stages, self.blocks)):
             make_block = functools.partial(
                 MBConv,
                 scaled_channels(channels, self.width_factor),
@@ -233,14 +233,17 @@ class EfficientNet(nn.Module):
         logits = self.head(dropout(features, self.dropout, rng, BEFORE_HEAD)) if self.num_classes else None
         return ModelOutput(logits=logits, features=features, intermediates=maps if return_intermediates else {})
 
-    def depths(self) -> list[int]:
+    @property
+    def blocks(self) -> tuple[int, ...]:
         """Blocks of each stage after scaling."""
         ends = (0, len(self.stages) - 1) if self.fixed_ends else ()
-        return [row[4] if i in ends else scaled_blocks(row[4], self.depth_factor) for i, row in enumerate(self.stages)]
+        return tuple(
+            row[4] if i in ends else scaled_blocks(row[4], self.depth_factor) for i, row in enumerate(self.stages)
+        )
 
     def keep_probabilities(self) -> np.ndarray | None:
         """float32 [blocks]: 1 - stochastic_depth * i / blocks, or None for all 1."""
         if not self.stochastic_depth:
             return None
-        blocks = sum(self.depths())
+        blocks = sum(self.blocks)
         return (1.0 - self.stochastic_depth * np.arange(blocks) / blocks).astype(np.float32)

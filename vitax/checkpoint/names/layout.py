@@ -1,6 +1,8 @@
 """What a published layout is, and which one a file has."""
 
+import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -129,17 +131,33 @@ def recognise(layouts: Sequence[Layout], file: WeightFile) -> Layout:
     for layout in layouts:
         if layout.fits(names):
             return layout
+    _point_to_a_part(layouts, file)
     nearest = max(layouts, key=lambda layout: len(convert.matched(layout.table, names)))
     known = convert.matched(nearest.table, names)
     unknown = [name for name in names if name not in known]
     regexes = [(text, convert.Pattern(text).regex()) for text in nearest.required]
     lacking = [text for text, r in regexes if not any(r.fullmatch(n) for n in names)]
     shown = "\n  ".join(f"{name} {list(np.shape(file.arrays[name]))}" for name in unknown[:8]) or "(none)"
+    wanted = f", and wants {', '.join(lacking)}" if lacking else ""
+    nearest_is = f"The nearest is {nearest.title}: it has {len(known)} of the {len(names)} names{wanted}."
     raise UserError(
-        f"{file.path}: no layout that vitax knows. The nearest is {nearest.title}: it has {len(known)} of the "
-        f"{len(names)} names" + (f", and wants {', '.join(lacking)}" if lacking else "") + f". Unknown names:\n  "
-        f"{shown}\nKnown layouts: {', '.join(dict.fromkeys(layout.title for layout in layouts))}."
+        f"{file.path}: no layout that vitax knows. {nearest_is if known else 'No layout has any of its names.'} "
+        f"Unknown names:\n  {shown}\n"
+        f"Known layouts: {', '.join(dict.fromkeys(layout.title for layout in layouts))}."
     )
+
+
+def _point_to_a_part(layouts: Sequence[Layout], file: WeightFile) -> None:
+    """Raises where a layout fits the names below a prefix, such as that of a backbone."""
+    starts = (name[: m.end()] for name in file.arrays for m in itertools.islice(re.finditer("[./]", name), 3))
+    for prefix, shared in collections.Counter(starts).items():
+        below = [name.removeprefix(prefix) for name in file.arrays if name.startswith(prefix)]
+        fitting = next((layout for layout in layouts if shared > 1 and layout.fits(below)), None)
+        if fitting is not None:
+            raise UserError(
+                f"{file.path}: {shared} of its {len(file.arrays)} names are those of {fitting.title} with "
+                f'"{prefix}" in front. Name that part: {file.path}:{file.root}{prefix[:-1]}'
+            )
 
 
 def left_out(layout: Layout, names: Sequence[str]) -> tuple[list[str], list[str]]:
