@@ -90,7 +90,7 @@ def _published(stages: tuple[tuple[int, ...], ...], ends: Mapping[str, int]) -> 
             fields = {"width_factor": size.width_factor, "depth_factor": size.depth_factor, "fixed_ends": fixed}
             model = EfficientNet(**fields)  # type: ignore[arg-type]
             channels = [scaled_channels(row[3], size.width_factor) for row in STAGES]
-            scaled = tuple((*row[:3], c, n) for row, c, n in zip(STAGES, channels, model.depths()))
+            scaled = tuple((*row[:3], c, n) for row, c, n in zip(STAGES, channels, model.blocks))
             outer = 1.0 if fixed else size.width_factor
             same = all(scaled_channels(getattr(EfficientNet, name), outer) == wanted for name, wanted in ends.items())
             if scaled == stages and same:

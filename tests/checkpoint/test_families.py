@@ -3,13 +3,16 @@
 The files come from scripts/make_families_golden.py, where torch computes in float64.
 """
 
+import importlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from scripts import seeded_weights
-from tests.families import NAMES, TOLERANCE, apply, error, image, names_of, outputs, write
+from tests.families import GOLDEN, NAMES, TOLERANCE, apply, error, image, names_of, outputs, write
 from vitax import published, published_bit, published_efficientnet, publishing, zoo
 from vitax.checkpoint import files
 from vitax.checkpoint.names import bit, efficientnet
@@ -334,3 +337,35 @@ def test_nothing_is_left_out_in_silence(written, tmp_path):
         published.load(str(folder)).whole()
     assert "unexpected  efficientnet.encoder.blocks.5.gate.weight" in str(caught.value)
     assert "missing     stage_6/block_01/squeeze/bias" in str(caught.value)
+
+
+@pytest.mark.torch
+def test_golden_files_are_what_the_libraries_give(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs scripts/requirements-parity.txt")
+    monkeypatch.syspath_prepend(str(GOLDEN.parents[2] / "scripts"))
+    try:
+        script = importlib.import_module("make_families_golden")
+    except ImportError as missing:
+        pytest.skip(f"needs scripts/requirements-parity.txt: {missing}")
+    assert sorted(script.MAKERS) == NAMES
+    for name, make in script.MAKERS.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        fresh = make(name, folder)
+        assert (folder / "names.json").read_text() == (GOLDEN / name / "names.json").read_text()
+        for key, value in outputs(name).items():
+            np.testing.assert_allclose(fresh[key], value, rtol=1e-6, atol=1e-9, err_msg=f"{name} {key}")
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_real_sizes_both_ways(tmp_path):
+    for package in ("torch", "timm", "transformers"):
+        pytest.importorskip(package, reason="needs scripts/requirements-parity.txt")
+    script = GOLDEN.parents[2] / "scripts" / "check_family_sizes.py"
+    for command in (
+        [str(script), "make", str(tmp_path)],
+        ["-m", "scripts.check_family_sizes", "here", str(tmp_path)],
+        [str(script), "there", str(tmp_path)],
+    ):
+        subprocess.run([sys.executable, *command], check=True, cwd=GOLDEN.parents[2])
