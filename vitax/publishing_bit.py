@@ -3,6 +3,7 @@
 from typing import Any
 
 from vitax.checkpoint.names import bit
+from vitax.core.errors import UserError
 from vitax.models.bit_sizes import BLOCKS
 from vitax.published import Published
 from vitax.publishing_parts import (
@@ -21,14 +22,22 @@ from vitax.publishing_parts import (
 _TIMM = ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
 
 
+def _check_groups(found: Published) -> None:
+    groups = found.fields["num_groups"]
+    if groups != bit.NUMERICS_TORCH["num_groups"]:
+        raise UserError(f"Google's BiT and timm's have norms of 32 groups, not {groups}; --to hf has any.")
+
+
 def npz(found: Published) -> Written:
     """Google's names."""
+    _check_groups(found)
     lines = told(found.fields, bit.NUMERICS_GOOGLE, "an npz has no place for it")
     return Written(renamed(bit.GOOGLE, found, found.params), lines=lines)
 
 
 def to_timm(found: Published) -> Written:
     """timm's ``resnetv2_*_bit``."""
+    _check_groups(found)
     model = found.fields
     lines = told(model, bit.NUMERICS_TORCH, "config.json cannot say it")
     arrays = renamed(bit.TIMM, found, found.params)

@@ -22,9 +22,9 @@ from vitax.publishing_parts import (
 )
 
 
-def _depths(model: Mapping[str, Any]) -> list[int]:
+def _depths(model: Mapping[str, Any]) -> tuple[int, ...]:
     fields = {name: model[name] for name in ("depth_factor", "fixed_ends")}
-    return list(EfficientNet(stages=tuple(map(tuple, model["stages"])), **fields).blocks)
+    return EfficientNet(stages=tuple(map(tuple, model["stages"])), **fields).blocks
 
 
 def to_timm(found: Published) -> Written:
@@ -109,7 +109,7 @@ def hugging_face(found: Published) -> Written:
     return torch_files(_counted(arrays), {"config.json": config, **images}, lines)
 
 
-def _hf_scaling(model: Mapping[str, Any], depths: list[int]) -> dict[str, Any]:
+def _hf_scaling(model: Mapping[str, Any], depths: tuple[int, ...]) -> dict[str, Any]:
     """Channels and blocks as transformers scales them: a stem of 32, a top of 1280 and all stages by one factor."""
     ends = 1.0 if model["fixed_ends"] else model["width_factor"]
     stem, top = (scaled_channels(model[name], ends) for name in ("stem_channels", "top_channels"))
@@ -125,7 +125,7 @@ def _hf_scaling(model: Mapping[str, Any], depths: list[int]) -> dict[str, Any]:
             return {
                 "width_coefficient": factor,
                 "depth_coefficient": model["depth_factor"] if plain else 1.0,
-                "num_block_repeats": repeats if plain else depths,
+                "num_block_repeats": repeats if plain else list(depths),
                 "in_channels": [32, *base[:-1]],
                 "out_channels": base,
                 "hidden_dim": top,

@@ -43,7 +43,7 @@ def resolve(objective: Mapping[str, Any]) -> dict[str, Any]:
         return dict(objective)
     where = "objective.teacher.checkpoint"
     if not stated.get("checkpoint"):
-        raise UserError(f"{where}: missing. Give the workdir of the teacher's run.")
+        raise UserError(f"{where}: missing. Give a workdir or a published weight file.")
     if is_weight_file(stated["checkpoint"]):
         taught = published.load(stated["checkpoint"]).whole().recipe
     else:
@@ -83,7 +83,7 @@ def load(objective: Mapping[str, Any], program: Program, state: TrainState) -> T
         return state
     where = "objective.teacher.checkpoint"
     if not objective[TEACHER].get("checkpoint"):
-        raise UserError(f"{where}: missing. Give the workdir of the teacher's run.")
+        raise UserError(f"{where}: missing. Give a workdir or a published weight file.")
     checkpoint = objective[TEACHER]["checkpoint"]
     variables = dict(program.abstract_state.constants[TEACHER])
     like = {**variables.pop("params"), **variables}  # as ``load_params`` names them
