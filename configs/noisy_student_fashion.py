@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from vitax.config_files import parse_variant
 from vitax.core.errors import pick
 
-VARIANTS = ("teacher", "student", "student2")
+VARIANTS = ("teacher", "student", "student2", "scratch")
 # data -> images with labels, without, to test; repeats of the labelled ones for students.
 SIZES = {"embedded": (2_000, 8_000, 1_000, 2), "idx": (3_000, 57_000, 10_000, 6)}
 
@@ -41,7 +41,7 @@ def _source(folder: str, split: str, part: str = "") -> dict[str, Any]:
 
 
 def get_config(variant: str = "teacher") -> ConfigDict:
-    """``teacher``, ``student`` or ``student2``, then ``data=DIR``."""
+    """``teacher``, ``student``, ``student2`` or ``scratch`` (a student without a teacher), then ``data=DIR``."""
     choice = parse_variant(variant, "role", role="teacher", data="")
     role, folder = choice["role"], choice["data"]
     pick(dict.fromkeys(VARIANTS), role, "role of noisy_student_fashion")
@@ -49,7 +49,7 @@ def get_config(variant: str = "teacher") -> ConfigDict:
     part = f"[:{labelled}]"
     student = role != "teacher"
     source, num_examples = _source(folder, "train", part), labelled
-    if student:
+    if role in ("student", "student2"):
         pseudo = {
             "kind": "pseudo_labelled",
             "source": _source(folder, "train", f"[{labelled}:]"),
@@ -61,12 +61,14 @@ def get_config(variant: str = "teacher") -> ConfigDict:
             "repeats": {"labelled": repeats},
         }
         num_examples = labelled * repeats + unlabelled
+    # As many for the student that has the labels alone.
+    steps = round((4 if folder else 30) * (labelled * repeats + unlabelled) / 128)
     return ConfigDict(
         {
             "paper": {
                 "paper": "arXiv:1911.04252",
                 "row": f"algorithm 1 in small, {role}",
-                "expected": {"student minus teacher": "more than 0"} if student else {},
+                "expected": {"student minus teacher": "more than 0"} if role.startswith("student") else {},
                 "core_days": None,
             },
             "model": {
@@ -89,7 +91,7 @@ def get_config(variant: str = "teacher") -> ConfigDict:
                 "image_size": 28,
                 "channels": 1,
                 "batch_size": 128 if student else 64,
-                "soft_labels": student,
+                "soft_labels": role.startswith("student"),
             },
             "evaluators": {
                 "val": {
@@ -100,7 +102,7 @@ def get_config(variant: str = "teacher") -> ConfigDict:
             },
             "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.05, "clip_norm": 1.0},
             "schedule": {"kind": "cosine", "warmup": {"fraction": 0.1}},
-            "duration": {"epochs": (8 if folder else 30) if student else 60},
+            "duration": {"steps": steps} if student else {"epochs": 60},
             "checkpoint": {"every": {"fraction": 0.5}},
             "log": {"every": {"steps": 50}},
             "seed": 0,

@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-from tests import documents, images
+from tests import documents, families, images
 from tests.documents import ROOT
 from vitax import arguments, config_files, doctor, recipe
 from vitax.__main__ import main
@@ -64,6 +64,13 @@ HOW = (
         Parsed("tests/generate/test_generation.py"),
     ),
     (r"vitax (train --config|pseudo-label --config) noisy_student_fashion:.*", Parsed("tests/test_pseudo_label.py")),
+    (r"vitax finetune .* --checkpoint weights/.*", Parsed("wants weights from the index: tests/test_real_weights.py")),
+    (r"vitax compare runs/real .*", Parsed("compares the two runs before it")),
+    (
+        r"vitax (finetune|predict) .*(BiT-M-R50x1.npz|efficientnet-b0).*",
+        Parsed("tests/test_families.py has such files"),
+    ),
+    (r"vitax fetch .*", Parsed("wants a network; tests/test_fetch.py serves files")),
     (r"vitax finetune .* --dry-run.*", Run()),
     (r"vitax finetune .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
     (r"vitax predict .*", Run()),
@@ -148,6 +155,8 @@ def prepared(tmp_path_factory):
     for name, golden in (("ViT-B_16.npz", "google_vit_jax/ViT-B_16.npz"), ("siglip.npz", "google_siglip/siglip.npz")):
         shutil.copy(ROOT / "tests" / "golden" / "published" / golden, folder / name)
     shutil.copytree(ROOT / "tests" / "golden" / "published" / "hf_dinov2", folder / "dinov2-base")
+    shutil.copy(families.write("bit_google", folder / "bit"), folder / "BiT-M-R50x1.npz")
+    families.write("efficientnet_timm_tf", folder / "efficientnet-b0")
     for label in range(5):
         shutil.copytree(folder / "photos", folder / "imagenet" / "val" / f"n{label}")
     (folder / "launch.toml").write_text(documents.blocks(ROOT / "docs" / "pods.md", "toml")[0])

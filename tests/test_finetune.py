@@ -103,6 +103,30 @@ def test_other_choices_follow_an_image_size_that_is_set(folder):
         make(folder, ["--config.data.batch_size=many"])
 
 
+def with_start(folder, **changes):
+    start = START | {part: START[part] | fields for part, fields in changes.items()}
+    return finetune.make_config(own_data.find(str(folder)), "runs/start", start)
+
+
+def test_deep_models_learn_slower_in_their_first_layers(folder):
+    assert "layer_decay" not in with_start(folder, model={"depth": 11})[0].optimizer
+    config, reasons = with_start(folder, model={"depth": 12})
+    assert config.optimizer.layer_decay == 0.75
+    assert "MAE, Table 9" in reasons["optimizer.layer_decay"]
+    recipe.build(config)
+
+
+def test_images_are_not_as_large_as_positions_that_training_never_saw(folder):
+    for stored, patch, size in ((518, 14, 224), (512, 16, 224), (448, 14, 448), (384, 16, 384)):
+        config, reasons = with_start(folder, model={"patch_size": patch}, data={"image_size": stored})
+        assert config.data.image_size == size
+        assert config.data.ops[1]["size"] == round(size * 7 / 6)
+        assert (str(stored) in reasons["data.image_size"]) == (size != stored)
+    # A ResNet has no positions.
+    config, _ = with_start(folder, model={"kind": "bit"}, data={"image_size": 480})
+    assert config.data.image_size == 480
+
+
 def test_every_field_is_echoed_with_its_reason(folder):
     config, reasons = make(folder, ["--config.seed=3"])
     echo = finetune.lines(config.to_dict(), reasons)

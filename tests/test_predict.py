@@ -117,7 +117,7 @@ def test_features_are_what_the_head_sees(workdir, images, tmp_path, capsys):
 
 def test_attention_is_drawn(workdir, images, tmp_path, capsys):
     told = run(capsys, workdir, images / "b", "--attention", tmp_path / "a.png")
-    assert f"shows the first 16 of {len(of_every_kind())} images" in told.err
+    assert f"attention on the first 16 of {len(of_every_kind())} images" in told.err
     with Image.open(tmp_path / "a.png") as picture:
         assert min(picture.size) > 1000
         assert np.asarray(picture.convert("RGB")).std() > 30

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.images import shapes
 from tests.published import FILES, TOLERANCE, apply, error, outputs
-from vitax import finetune, published, publishing, run
+from vitax import finetune, infer, published, publishing, run
 from vitax.__main__ import main
 from vitax.checkpoint import files
 from vitax.construct import construct
@@ -155,6 +155,28 @@ def test_predict_and_features_from_published_files(tmp_path, capsys):
     np.testing.assert_allclose([have[i] for i in range(5)], np.asarray(jax.nn.softmax(want.logits))[0], rtol=1e-4)
 
 
+def test_a_file_of_grey_images_is_scaled_as_grey(tmp_path, capsys):
+    # Weights summed over RGB see in a grey image what the file's own see in its three equal channels.
+    photo, grey = tmp_path / "photo.png", tmp_path / "grey.npz"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)).save(photo)
+    with np.load(FILES["google_vit_jax"]) as file:
+        arrays = dict(file)
+    np.savez(grey, **arrays | {"embedding/kernel": arrays["embedding/kernel"].sum(2, keepdims=True)})
+    guesses = []
+    for checkpoint in (FILES["google_vit_jax"], grey):
+        assert main(["predict", "--checkpoint", str(checkpoint), str(photo), "--json"]) == 0
+        told = capsys.readouterr()
+        assert "pixels: (x / 255 - 0.5) / 0.5" in told.err
+        (row,) = json.loads(told.out)
+        guesses.append({guess["index"]: guess["probability"] for guess in row["topk"]})
+    assert guesses[1] == pytest.approx(guesses[0], rel=1e-4)
+
+
+def test_an_npz_says_that_it_has_no_class_names(tmp_path):
+    row = publishing.run(str(FILES["hf_vit"]), tmp_path / "w.npz", "npz")
+    assert any(line.startswith("class names: left out") for line in row["lines"])
+
+
 def test_a_file_without_a_head_gives_features_alone(tmp_path, capsys):
     photo = tmp_path / "photo.png"
     Image.new("RGB", (30, 20), "red").save(photo)
@@ -186,6 +208,26 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
     assert warm["ignored"] == []
     kernel = files.read(file).arrays["blocks.1.mlp.fc1.weight"]
     np.testing.assert_array_equal(state.params["encoder"]["block_01"]["mlp"]["in"]["kernel"], kernel.T)
+
+
+def test_another_size_crops_the_same_part_of_the_image():
+    old = published.load(str(FILES["hf_deit"]))
+    sizes = {}
+    for size in (None, 24):
+        overrides = [f"--config.data.image_size={size}"] if size else []
+        recipe, *_ = infer.load(str(FILES["hf_deit"]), overrides)
+        sizes[recipe.data.size[0]] = [op["smaller"] for op in recipe.data.ops if op["kind"] == "resize_small"]
+    ((side, (smaller,)), (larger, (resized,))) = sizes.items()
+    assert (side, larger) == (old.image_size[0], 24)
+    assert resized == round(smaller * 24 / side) > smaller
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24", "--config.data.ops.1.smaller=30"])
+    assert recipe.data.ops[1]["smaller"] == 30
+
+
+def test_another_size_holds_for_evaluation_too(tmp_path):
+    images = shapes(tmp_path / "images", 2)
+    recipe, *_ = infer.load(str(FILES["hf_deit"]), ["--config.data.image_size=24"], str(images))
+    assert recipe.config["evaluators"]["val"]["data"]["ops"] == recipe.config["data"]["ops"]
 
 
 def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):

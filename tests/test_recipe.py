@@ -29,6 +29,8 @@ def with_change(config, path, value):
         ("model.widht", 3, 'model.widht: unknown field. Did you mean "width"'),
         ("model.pool", "avg", "model.pool: 'avg' is not one of 'tok', 'gap', 'map'"),
         ("model.num_heads", 3, "width 32 does not divide into 3 heads"),
+        ("objective.mean", (0.5, 0.5), r"objective.mean: 2 values for images of 3 channel\(s\)"),
+        ("objective.std", (0.5, 0.5), "objective.std: 2 values"),
         ("data.image_size", 18, "patches"),
         ("data.source.kind", "sinthetic", 'Did you mean "synthetic"'),
         ("data.source.chanels", 3, 'data.source.chanels: unknown field. Did you mean "channels"'),

@@ -102,8 +102,8 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
         predict.save_features(args.features, [row["file"] for row in rows], features)
     if maps is not None and rows:
         drawn = attention_map.draw(args.attention, predictor, maps, rows)
-        if drawn < len(rows):
-            print(f"{args.attention} shows the first {drawn} of {len(rows)} images.", file=sys.stderr)
+        of = f"the first {drawn} of {len(rows)} images" if drawn < len(rows) else f"{drawn} image(s)"
+        print(f"{args.attention}: attention on {of}", file=sys.stderr)
     if len(rows) == len(files):
         return EXIT_DONE
     print(f"{len(files) - len(rows)} of {len(files)} files could not be classified.", file=sys.stderr)
@@ -162,7 +162,11 @@ def _models(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import catalogue
 
     rows = catalogue.models(args.pattern)
-    _print(args, rows, catalogue.model_lines(rows))
+    if args.json:
+        print(json.dumps(list(rows)))
+    else:
+        for line in catalogue.model_lines(rows):
+            print(line, flush=True)
     return EXIT_DONE
 
 

@@ -269,6 +269,7 @@ class Parser(argparse.ArgumentParser):
             given = [w.partition("=")[0] for w in sys.argv[1:] if w.startswith("--")]
             near = [suggest(elsewhere.OPTIONS.get(w.lstrip("-").replace("-", "_"), w), wanted) for w in given]
             message = f"{under + ': ' if under else ''}{message}{'.' * any(near)}" + "".join(near)
+            message += " For example --topology v3:8x8." if "--topology" in wanted else ""
             message += f" (usage: {' '.join(self.format_usage().removeprefix('usage: ').split())})"
         elif option := re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL):
             name, wrong = option.groups()

@@ -125,8 +125,8 @@ def draw(path: pathlib.Path, predictor: Predictor, maps: Maps, rows: Sequence[Ma
                 title += f"{values.min() / values.mean():.1f} to {values.max() / values.mean():.1f} of even"
             axis.set_title(title, fontsize=10)
     pool = predictor.program.objective.model.pool  # type: ignore[attr-defined]
-    query = "the class token" if pool == "tok" else "the patch tokens, on average,"
-    figure.supxlabel(f"What {query} attends to: dark = least, bright = most of each map", fontsize=10)
+    query = "the class token attends" if pool == "tok" else "the patch tokens, on average, attend"
+    figure.supxlabel(f"What {query} to: dark = least, bright = most of each map", fontsize=10)
     figure.savefig(path)
     return len(rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitax.core.errors import UserError
 from vitax.cost import ledger, statement
-from vitax.train.workdir import read_json
+from vitax.train.workdir import beside, read_json
 
 # Green is what one wants, red is thrown away; apart in brightness too.
 _COLOURS = {
@@ -35,7 +35,7 @@ def read(workdir: Path, usd_per_hour: Sequence[str] = ()) -> dict[str, Any]:
     """
     account = read_json(workdir / "ledger.json")
     if account is None:
-        raise UserError(f"--workdir {workdir}: no ledger.json there; is it the folder of a run?")
+        raise UserError(f"--workdir {workdir}: no ledger.json there; is it the folder of a run?{beside(workdir)}")
     if "by_device_kind" not in account:
         raise UserError(f"{workdir}/ledger.json is of an older vitax. Train on in this workdir to renew it.")
     return ledger.priced(account, prices(usd_per_hour, list(account["by_device_kind"]))) if usd_per_hour else account

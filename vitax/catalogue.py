@@ -1,6 +1,7 @@
 """What there is: recipes, published models. Plain rows and lines."""
 
 import fnmatch
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vitax import config_files
@@ -47,8 +48,11 @@ def recipe_lines(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def models(pattern: str = "*") -> list[dict[str, Any]]:
-    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for; images with 1000 classes."""
+def models(pattern: str = "*") -> Iterator[dict[str, Any]]:
+    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for; images with 1000 classes.
+
+    One by one: a large network takes seconds to count.
+    """
     from vitax.models import table
 
     published = list(table.published())
@@ -56,13 +60,12 @@ def models(pattern: str = "*") -> list[dict[str, Any]]:
     if not names:
         hint = suggest(elsewhere.model(pattern), published)
         raise UserError(f'No model matches "{pattern}".{hint} There are: {", ".join(published)}.')
-    return [table.summary(name) for name in names]
+    return map(table.summary, names)
 
 
-def model_lines(rows: list[dict[str, Any]]) -> list[str]:
-    """A table for a person."""
-    head = f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
-    return [head] + [
-        f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens'] or '-':>8}{r['image_size'] or '-':>6}"
-        for r in rows
-    ]
+def model_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A table for a person, line by line."""
+    yield f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
+    for r in rows:
+        tokens, side = r["tokens"] or "-", r["image_size"] or "-"
+        yield f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{tokens:>8}{side:>6}"

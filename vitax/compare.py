@@ -8,7 +8,7 @@ from typing import Any
 from vitax import config_files
 from vitax.core.errors import UserError
 from vitax.cost import statement
-from vitax.train.workdir import read_json, read_rows
+from vitax.train.workdir import beside, read_json, read_rows
 
 # Of these less is better, of everything else more.
 LOWER_IS_BETTER = ("loss", "perplexity", "error", "ece")
@@ -40,11 +40,7 @@ def compare(workdirs: Sequence[Path]) -> dict[str, Any]:
     for workdir in workdirs:
         config = read_json(workdir / "recipe.json")
         if config is None:
-            near = (
-                sorted(p.parent.name for p in workdir.parent.glob("*/recipe.json")) if workdir.parent.is_dir() else []
-            )
-            hint = f" Workdirs beside it: {', '.join(near[:8])}." if near else ""
-            raise UserError(f"compare {workdir}: no recipe.json there; is it the folder of a run?{hint}")
+            raise UserError(f"compare {workdir}: no recipe.json there; is it the folder of a run?{beside(workdir)}")
         configs.append(config)
     names = _names(workdirs)
     runs = [_run(workdir, name) for workdir, name in zip(workdirs, names)]

@@ -4,6 +4,7 @@ Plain data only: nothing is built and JAX is not imported here.
 """
 
 import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -21,9 +22,7 @@ from vitax.core.errors import UserError, suggest
 
 def folder() -> Path:
     """Where the recipes that come with vitax lie (installed as ``vitax.configs``)."""
-    import vitax.configs
-
-    return Path(vitax.configs.__path__[0])
+    return Path(importlib.import_module("vitax.configs").__path__[0])
 
 
 def names() -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from vitax.core.errors import UserError
 from vitax.layers.embed import resample_kernel, resample_positions
+from vitax.models.vit_sizes import stem_reduction
 
 Size = int | tuple[int, int]
 
@@ -16,6 +17,8 @@ Size = int | tuple[int, int]
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """How arrays of a source become those of a model.
+
+    Models without positions need none of it.
 
     Attributes:
       model: a ViT.
@@ -77,8 +80,11 @@ class Fit:
 
 def stored_grid(recipe: Mapping[str, Any]) -> tuple[int, int] | None:
     """(rows, columns) of the patches of a recipe's images, where it says so."""
-    size, patch = recipe.get("data", {}).get("image_size"), recipe.get("model", {}).get("patch_size")
+    model = recipe.get("model", {})
+    size, patch = recipe.get("data", {}).get("image_size"), model.get("patch_size")
     if size is None or patch is None:
         return None
     (height, width), (p, q) = ((x, x) if isinstance(x, int) else tuple(x) for x in (size, patch))
-    return height // p, width // q
+    # A hybrid's patches count places of its stem's maps.
+    each = stem_reduction(model.get("stem_blocks") or ()) if model.get("kind") == "hybrid" else 1
+    return height // (p * each), width // (q * each)

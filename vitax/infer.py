@@ -15,7 +15,6 @@ from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.data import labelled
-from vitax.fitting import Fit
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.program import Program
@@ -66,8 +65,11 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    found = published.load(checkpoint, published.stated_size(pairs)).whole()
+    size = published.stated_size(pairs)
+    found = published.load(checkpoint, size).whole()
     plain = dict(found.recipe)
+    if size is not None:
+        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
     for key, text in pairs:
@@ -76,16 +78,27 @@ def _load_published(
     run.start_jax()
     program = recipe.program()
     program.ema = None
-    fit = Fit(recipe.model(), recipe.data.size, "cls" in found.params, found.grid, found.positions, found.patches)
-    params, placement = warm_start.place(program.abstract_state.params, found.params, (), fit.table())
+    abstract = program.abstract_state
+    fit = found.fit(recipe.model(), recipe.data.size)
+    like = {**abstract.params, **abstract.mutables}
+    params, placement = warm_start.place(like, found.params, (), fit.table())
     if placement.reset or placement.ignored:
         raise UserError(f"{checkpoint} does not hold this model:\n  " + "\n  ".join(placement.lines()[1:]))
     if jax.process_index() == 0:
         for line in [*found.lines, *(f"resampled: {line}" for line in placement.resampled)]:
             terminal.console().print(line, markup=False)
-    state = TrainState(step=jnp.int32(0), params=params, mutables={}, opt_state=(), ema={})
+    mutables = {name: params.pop(name) for name in abstract.mutables}
+    state = TrainState(step=jnp.int32(0), params=params, mutables=mutables, opt_state=(), ema={})
     about = {"class_names": found.class_names, "step": 0, "weights": found.title}
     return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
+
+
+def _ops_at(
+    ops: Sequence[Mapping[str, Any]], old: tuple[int, int], new: tuple[int, int]
+) -> tuple[Mapping[str, Any], ...]:
+    """Image ops at another size, of which the crop keeps the same part of the image."""
+    factor = min(new) / min(old)
+    return tuple({**op, "smaller": round(op["smaller"] * factor)} if "smaller" in op else op for op in ops)
 
 
 def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:

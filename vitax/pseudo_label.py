@@ -124,7 +124,7 @@ def lines(rows: list[dict[str, Any]], stated: int) -> list[str]:
     """Rows for a person; says what to change where the recipe states another number of examples."""
     out = []
     for row in rows:
-        right = "" if row["agreement"] is None else f", {row['agreement']:.1%} of these as the source has it"
+        right = "" if row["agreement"] is None else f", {row['agreement']:.1%} of these labelled as in the source"
         out.append(
             f"{row['labels']}: {row['images']:,} images, mean confidence {row['confidence']:.3f}; kept {row['kept']:,} "
             f"({row['distinct']:,} distinct, {row['classes']} classes{right})"

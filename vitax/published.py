@@ -1,31 +1,42 @@
-"""Published weight files as checkpoints: what they hold, under our names, with the model and recipe they imply."""
+"""Published weight files as checkpoints: what they hold, under our names, with the model and recipe they imply.
+
+What differs from family to family is in ``published_vit``, ``published_bit`` and ``published_efficientnet``.
+"""
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from vitax import config_files
-from vitax.checkpoint import convert, files
-from vitax.checkpoint.files import WeightFile
-from vitax.checkpoint.names import google, huggingface, timm, tokens
-from vitax.checkpoint.names.layout import Constants, Layout, left_out, recognise
-from vitax.construct import check, construct
+from vitax import config_files, published_bit, published_efficientnet, published_vit
+from vitax.checkpoint import convert, files, offline, store, warm_start
+from vitax.checkpoint.files import WeightFile, is_weight_file
+from vitax.checkpoint.names import bit, efficientnet, efficientnet_pytorch, google, huggingface, timm
+from vitax.checkpoint.names.layout import Layout, VitLayout, left_out, recognise
+from vitax.construct import check, construct, fields_of
 from vitax.core import tree
 from vitax.core.errors import UserError
+from vitax.fitting import Fit, stored_grid
 from vitax.models.table import MODELS
-from vitax.models.vit_sizes import SIZES
 from vitax.parallel.rules import unbox
+from vitax.published_family import Family, Shaped
 from vitax.train.terminal import count
 
-LAYOUTS: tuple[Layout, ...] = (*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS)
-# What is not learned stays open in files: the value at the start matters to nobody afterwards.
-_LAYER_SCALE_START = 1e-5
-_HEAD_DIM = 64
+LAYOUTS: tuple[Layout, ...] = (
+    *(*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS),
+    *(*bit.LAYOUTS, *efficientnet.LAYOUTS, efficientnet_pytorch.LAYOUT),
+)
+# Family of a layout -> what it says.
+FAMILIES: dict[str, Family] = {
+    "vit": published_vit.FAMILY,
+    "bit": published_bit.FAMILY,
+    "efficientnet": published_efficientnet.FAMILY,
+}
+# Kind of a model -> its family.
+FAMILY_OF = {"vit": "vit", "hybrid": "vit", "bit": "bit", "efficientnet": "efficientnet"}
 _SHOWN = 8
 
 
@@ -36,9 +47,11 @@ class Published:
     Attributes:
       spec: as it was asked for.
       title: of its layout.
-      params: our name -> array, memory-mapped where nothing had to be rearranged.
+      params: our name -> array, memory-mapped where nothing had to be rearranged; names of
+        other collections begin with theirs: ``batch_stats/stem/norm/mean``.
       recipe: plain data: the model, how pixels are scaled and images prepared.
-      image_size: (height, width) of its positions.
+      image_size: (height, width), of its positions where there are any.
+      grid: (rows, columns) of patches, where there are positions.
       positions: method that its own program resamples positions with.
       patches: likewise, kernels of the patch embedding.
       class_names: where the file has them.
@@ -51,6 +64,7 @@ class Published:
     params: Mapping[str, np.ndarray]
     recipe: dict[str, Any]
     image_size: tuple[int, int]
+    grid: tuple[int, int] | None = None
     positions: str = "corner_linear"
     patches: str = "bilinear"
     class_names: tuple[str, ...] | None = None
@@ -58,10 +72,19 @@ class Published:
     lines: tuple[str, ...] = ()
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """(rows, columns) of patches."""
-        patch = self.params["embedding/kernel"].shape[:2]
-        return self.image_size[0] // patch[0], self.image_size[1] // patch[1]
+    def family(self) -> Family:
+        """What is known of its family."""
+        return FAMILIES[FAMILY_OF[self.recipe["model"]["kind"]]]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Every constructor field of the model, defaults too."""
+        return with_defaults(self.recipe["model"])
+
+    def fit(self, model: Any, image_size: tuple[int, int], positions: str = "auto") -> Fit:
+        """How its arrays become those of a model of another size: ``auto`` as its own program resamples."""
+        method = self.positions if positions == "auto" else positions
+        return Fit(model, image_size, "cls" in self.params, self.grid, method, self.patches)
 
     def whole(self) -> "Published":
         """Itself, where the file and the model agree in every array.
@@ -87,8 +110,13 @@ class Published:
         height, width = self.image_size
         channels = self.recipe["data"].get("channels", 3)
         images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
-        variables = unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images))
-        return dict(tree.named_leaves(variables["params"]))
+        variables = dict(unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images)))
+        return dict(tree.named_leaves({**variables.pop("params"), **variables}))
+
+
+def with_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor fields with ``kind`` -> all of them."""
+    return {name: field.default for name, field in fields_of(MODELS[model["kind"]]).items()} | dict(model)
 
 
 def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
@@ -106,39 +134,42 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
     if file.metadata.get("format") == "vitax":
         return _own(spec, file)
     layout = recognise(LAYOUTS, file)
+    family = FAMILIES[layout.family]
     constants = layout.constants(file)
-    sizes, head_lines = _sizes(layout, file, constants)
-    converted = convert.to_ours(layout.table, file.arrays, sizes)
-    left, unexpected = left_out(layout, converted.unexpected)
+    sizes, size_lines = family.sizes(layout, file, constants)
+    renamed = layout.rename(file)
+    source = {renamed.get(name, name): x for name, x in file.arrays.items()}
+    converted = convert.to_ours(layout.table, source, sizes)
+    in_file = {new: old for old, new in renamed.items()}
+    left, unexpected = left_out(layout, [in_file.get(name, name) for name in converted.unexpected])
     unexpected += converted.incomplete
-    pool = constants.pool or _pool(converted.arrays)
-    params, moved, size = _folded(converted.arrays, pool, layout, constants, image_size)
-    model = _model(params, pool, final_norm_last=layout is timm.LAYOUT_FC_NORM, constants=constants)
-    recipe = _recipe(params, model, size, constants)
+    shaped = family.shape(layout, constants, converted.arrays, image_size)
+    mean, std = _for_channels(constants.mean, constants.std, shaped.channels)
+    recipe = _recipe(shaped, mean, std, constants.ops(shaped.image_size))
     elsewhere = [f"{len(file.elsewhere)} arrays outside of {file.root}"] if file.elsewhere else []
-    values = count(sum(x.size for x in params.values()))
-    scaled = f"(x / 255 - {_plain(constants.mean)}) / {_plain(constants.std)}"
+    values = count(sum(x.size for name, x in shaped.variables.items() if not name.startswith("batch_stats/")))
     more = len(unexpected) - _SHOWN
     lines = [
         f"{spec}: {layout.title}, {len(converted.used)} arrays matched, {values} parameters",
-        "model: " + ", ".join(f"{k} {v}" for k, v in model.items() if k != "kind"),
-        f"pixels: {scaled}; {_spell(recipe['data']['ops'], size)}",
+        "model: " + ", ".join(f"{k} {v}" for k, v in shaped.model.items() if k != "kind"),
+        f"pixels: {preparation(recipe, shaped.image_size)}",
         *constants.notes,
-        *head_lines,
-        *moved,
-        *_zeroed(params),
+        *size_lines,
+        *shaped.lines,
+        *_zeroed(shaped.variables),
         *[f"left out: {line}" for line in [*left, *elsewhere]],
         *[f"unexpected: {name}" for name in unexpected[:_SHOWN]],
         *([f"unexpected: ... and {more} more"] if more > 0 else []),
     ]
+    resampling = {"positions": layout.positions, "patches": layout.patches} if isinstance(layout, VitLayout) else {}
     return Published(
         spec=spec,
         title=layout.title,
-        params=params,
+        params=shaped.variables,
         recipe=recipe,
-        image_size=size,
-        positions=layout.positions,
-        patches=layout.patches,
+        image_size=shaped.image_size,
+        grid=shaped.grid,
+        **resampling,
         class_names=constants.class_names,
         unexpected=tuple(unexpected),
         lines=tuple(lines),
@@ -152,6 +183,33 @@ def stated_size(overrides: Sequence[tuple[str, str]]) -> tuple[int, int] | None:
         return None
     checked = check(sizes[-1], int | tuple[int, int], "data.image_size")
     return (checked, checked) if isinstance(checked, int) else checked
+
+
+def read(source: str, what: str = "--checkpoint", image_size: tuple[int, int] | None = None) -> Published:
+    """A weight file, or the variables of a workdir (averaged where there are any), on the host.
+
+    Args:
+      source: as for ``load``, or ``DIR`` or ``DIR@STEP``.
+      what: where the path was given, for messages.
+      image_size: as for ``load``.
+
+    Raises:
+      UserError: no such checkpoint, or a damaged one.
+    """
+    if is_weight_file(source):
+        return load(source, image_size)
+    directory, step = warm_start.find(source, what)
+    try:
+        metadata, digests = store.read_metadata(directory, step)
+        root = "ema" if any(name.startswith("ema/") for name in digests) else "params"
+        names = warm_start.variables_of(digests, root)
+        arrays = {names[name]: x for name, x in offline.arrays(directory, step, names)}
+    except store.Damaged as problem:
+        raise UserError(
+            f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another: DIR@STEP."
+        ) from problem
+    line = f"{source}: step {step}, {'averaged ' if root == 'ema' else ''}parameters"
+    return of_recipe(source, arrays, metadata["recipe"], metadata.get("class_names"), line)
 
 
 def _own(spec: str, file: WeightFile) -> Published:
@@ -174,112 +232,39 @@ def of_recipe(
         params=params,
         recipe={**recipe, "model": model},
         image_size=(size, size) if isinstance(size, int) else tuple(size),
+        grid=stored_grid(recipe) if "pos_embedding" in params else None,
         class_names=tuple(class_names) if class_names else None,
         lines=(line, *_zeroed(params)),
     )
 
 
-def _sizes(layout: Layout, file: WeightFile, constants: Constants) -> tuple[dict[str, int], list[str]]:
-    """Heads, where the shapes do not have them, and how they were found."""
-    if layout.width is None:
-        return {}, []
-    width = int(file.arrays[layout.width].shape[-1])
-    if constants.num_heads:
-        return {"num_heads": constants.num_heads}, []
-    depth = len({m[1] for name in file.arrays if (m := re.search(r"(?:blocks|layer)\.(\d+)\.", name))})
-    known = {s.num_heads for s in SIZES.values() if (s.width, s.depth) == (width, depth)}
-    if len(known) == 1:
-        return {"num_heads": known.pop()}, [f"num_heads: not in the file; that of the published size of width {width}"]
-    if width % _HEAD_DIM:
-        raise UserError(
-            f"{file.path}: the number of heads is not in the file, and its width {width} is no multiple of "
-            f"{_HEAD_DIM}; put its config.json beside it."
-        )
-    line = (
-        f"num_heads: {width // _HEAD_DIM}, taking heads to be {_HEAD_DIM} wide: no config.json beside the file says it"
-    )
-    return {"num_heads": width // _HEAD_DIM}, [line]
+def _for_channels(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scaling of RGB, where that is only assumed, as one value for another number of channels.
 
-
-def _pool(params: Mapping[str, Any]) -> str:
-    return "map" if "map_head/probe" in params else "tok" if "cls" in params else "gap"
-
-
-def _folded(
-    arrays: Mapping[str, np.ndarray],
-    pool: str,
-    layout: Layout,
-    constants: Constants,
-    hint: tuple[int, int] | None,
-) -> tuple[dict[str, np.ndarray], list[str], tuple[int, int]]:
-    """Tokens and positions as ours, and the size of the images that the positions are for."""
-    for name in ("embedding/kernel", "pos_embedding"):
-        if name not in arrays:
-            raise UserError(f"{layout.title}: {name} is missing from the file.")
-    patch = arrays["embedding/kernel"].shape[:2]
-    problem: UserError | None = None
-    for size in dict.fromkeys((constants.image_size, None, hint)):
-        patches = (size[0] // patch[0]) * (size[1] // patch[1]) if size else None
-        try:
-            params, lines = tokens.fold(arrays, pool, patches, layout.cls_slot)
-        except UserError as error:
-            problem = problem or error
-            continue
-        slots = params["pos_embedding"].shape[1] - (pool == "tok")
-        grid = (size[0] // patch[0], size[1] // patch[1]) if size else tokens.grid_of(slots)
-        if grid is not None and grid[0] * grid[1] == slots:
-            return params, lines, (grid[0] * patch[0], grid[1] * patch[1])
-    raise problem or UserError(
-        f"{layout.title}: its {slots} patches make no square; give the size of the images with "
-        "--config.data.image_size=(HEIGHT,WIDTH)."
-    )
-
-
-def _model(params: Mapping[str, np.ndarray], pool: str, final_norm_last: bool, constants: Constants) -> dict[str, Any]:
-    """Constructor fields of the ViT, from shapes."""
-    kernel, query = params["embedding/kernel"], params["encoder/block_00/attention/query/kernel"]
-    patch = kernel.shape[:2]
-    hidden = params["pre_logits/kernel"].shape[1] if "pre_logits/kernel" in params else 0
-    fields: dict[str, Any] = {
-        "kind": "vit",
-        "width": kernel.shape[-1],
-        "depth": len({name.split("/")[1] for name in params if name.startswith("encoder/block_")}),
-        "mlp_dim": params["encoder/block_00/mlp/in/kernel"].shape[1],
-        "num_heads": query.shape[1],
-        "patch_size": patch[0] if patch[0] == patch[1] else patch,
-        "num_classes": params["head/bias"].shape[0] if "head/bias" in params else 0,
-        "pool": pool,
-        "gelu": constants.gelu,
-        "norm_eps": constants.norm_eps,
-    }
-    if final_norm_last:
-        if pool != "gap":
-            raise UserError(f"a norm after pooling is for mean pooling alone, and the file pools by {pool}.")
-        fields["norm_after_pool"] = True
-    if "registers" in params:
-        fields["num_registers"] = params["registers"].shape[1]
-    if "encoder/block_00/layer_scale_1" in params:
-        fields["layer_scale"] = _LAYER_SCALE_START
-    if hidden:
-        fields["pre_logits"] = True if hidden == kernel.shape[-1] else hidden
-    return fields
+    Three values would broadcast a grey image to three channels, which the first kernel does not take.
+    """
+    if {len(mean), len(std)} <= {1, channels}:
+        return mean, std
+    return (sum(mean) / len(mean),), (sum(std) / len(std),)
 
 
 def _recipe(
-    params: Mapping[str, np.ndarray], model: Mapping[str, Any], size: tuple[int, int], constants: Constants
+    shaped: Shaped, mean: tuple[float, ...], std: tuple[float, ...], ops: tuple[dict[str, Any], ...]
 ) -> dict[str, Any]:
     """A recipe that evaluates; what only training needs is there for form's sake."""
-    side: int | tuple[int, int] = size[0] if size[0] == size[1] else size
+    size = shaped.image_size
     return {
-        "model": dict(model),
-        "objective": {"kind": "classification", "mean": constants.mean, "std": constants.std},
+        "model": dict(shaped.model),
+        "objective": {"kind": "classification", "mean": mean, "std": std},
         "data": {
             "source": {"kind": "labelled", "path": "."},
             "num_examples": 1,
-            "num_classes": model["num_classes"] or 1,
-            "image_size": side,
-            "channels": params["embedding/kernel"].shape[2],
-            "ops": constants.ops(size),
+            "num_classes": shaped.model["num_classes"] or 1,
+            "image_size": size[0] if size[0] == size[1] else size,
+            "channels": shaped.channels,
+            "ops": ops,
             "batch_size": 64,
         },
         "optimizer": {"kind": "sgd", "lr": 1e-3},
@@ -294,32 +279,33 @@ def _zeroed(params: Mapping[str, np.ndarray]) -> list[str]:
     return ["head: all zeros, as it was published: every class gets the same score until it is fine-tuned"]
 
 
+def preparation(recipe: Mapping[str, Any], size: tuple[int, int]) -> str:
+    """How a recipe scales pixels and sizes images, in words."""
+    mean, std = (tuple(recipe["objective"].get(name) or (0.5,)) for name in ("mean", "std"))
+    return f"(x / 255 - {_plain(mean)}) / {_plain(std)}; {_spell(recipe['data'].get('ops') or (), size)}"
+
+
 def _plain(values: tuple[float, ...]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else str(list(values))
 
 
-def _spell(ops: tuple[dict[str, Any], ...], size: tuple[int, int]) -> str:
+def _spell(ops: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str:
     how = {
         "resize": "resized to {height}x{width} whatever the aspect ratio ({method})",
         "resize_small": "smaller side to {smaller} ({method})",
         "central_crop": "cropped to {height}x{width}",
     }
-    said = [how[op["kind"]].format(height=size[0], width=size[1], **op) for op in ops if op["kind"] in how]
+    shown = {"height": size[0], "width": size[1], "method": "bilinear", "smaller": min(size)}
+    said = [how[op["kind"]].format(**{**shown, **op}) for op in ops if op["kind"] in how]
     return ", ".join(said)
 
 
 def differences(published: Published, recipe: Mapping[str, Any]) -> list[str]:
     """Settings of a recipe that differ from those the weights were trained with, as lines."""
+    defaults = {"mean": (0.5,), "std": (0.5,), **with_defaults({"kind": published.recipe["model"]["kind"]})}
+    numerics = [name for name in published.family.numerics if name in defaults]
     lines = []
-    for part, names in (("model", ("gelu", "norm_eps", "pool", "norm_after_pool")), ("objective", ("mean", "std"))):
-        defaults = {
-            "gelu": "tanh",
-            "norm_eps": 1e-6,
-            "pool": "tok",
-            "norm_after_pool": False,
-            "mean": (0.5,),
-            "std": (0.5,),
-        }
+    for part, names in (("model", numerics), ("objective", ("mean", "std"))):
         for name in names:
             theirs, ours = (x[part].get(name, defaults[name]) for x in (published.recipe, recipe))
             if _alike(theirs) != _alike(ours):

@@ -39,7 +39,7 @@ from vitax.train.program import Program
 OBJECTIVES = {"classification": Classification, "distillation": Distillation, "language_model": LanguageModel}
 EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator, "language": LanguageEvaluator}
 # Kinds of each part that go with text; the others go with images.
-TEXT_KINDS = {"model": ("gpt",), "objective": ("language_model",)}
+TEXT_KINDS = {"model": ("gpt",), "objective": ("language_model",), "evaluators": ("language",)}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
@@ -207,16 +207,22 @@ class Recipe:
         """Shapes of the parameters."""
         return self.abstract_variables["params"]
 
-    @functools.cached_property
+    @property
     def sources(self) -> dict[str, DataSource]:
         """The open sources of ``data`` and of each evaluator, by where they are stated; no device is touched."""
-        return {"data": self.data.build_source(), **self._evaluator_sources}
+        places = ["data", *(f"evaluators.{name}.data" for name in self.config.get("evaluators") or {})]
+        return {where: self.source(where) for where in places}
+
+    def source(self, where: str) -> DataSource:
+        """The source of ``data`` or ``evaluators.NAME.data``, opened when it is first asked for."""
+        if where not in self._opened:
+            spec = self.data if where == "data" else evaluator_data(self.config, where.split(".")[1])
+            self._opened[where] = spec.build_source(where)
+        return self._opened[where]
 
     @functools.cached_property
-    def _evaluator_sources(self) -> dict[str, DataSource]:
-        # Apart, so that a model is evaluated also where its training data is not.
-        wheres = {name: f"evaluators.{name}.data" for name in self.config.get("evaluators") or {}}
-        return {where: evaluator_data(self.config, name).build_source(where) for name, where in wheres.items()}
+    def _opened(self) -> dict[str, DataSource]:
+        return {}
 
     def program(self, mesh: Any = None, platform: str | None = None) -> Program:
         """The program on a mesh.
@@ -256,7 +262,7 @@ class Recipe:
             data = evaluator_data(self.config, name)
             own = {k: v for k, v in spec.items() if k not in ("data", "every", "kind")}
             target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
-            pipeline = data.pipeline(self.seed, f"{where}.data", self._evaluator_sources[f"{where}.data"])
+            pipeline = data.pipeline(self.seed, f"{where}.data", self.source(f"{where}.data"))
             live.append(
                 (
                     call(target, {"name": name, "pipeline": pipeline, **own}, where),
@@ -317,6 +323,16 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     _check_kinds(recipe)
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
+    objective = recipe.objective()
+    for name in ("mean", "std"):
+        values = getattr(objective, name, ())
+        channels = recipe.data.channels if values else 0
+        if values and len(values) not in (1, channels):
+            expected = "one" if channels == 1 else f"one, or {channels}"
+            raise UserError(
+                f"objective.{name}: {len(values)} values for images of {channels} channel(s) (data.channels); "
+                f"expected {expected}."
+            )
     recipe.data.check("data")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
     recipe.every(recipe.log.every, "log.every")
@@ -334,15 +350,18 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_kinds(recipe: Recipe) -> None:
-    """Refuses models of text on images, and the reverse."""
-    text = data_spec.spec_class(recipe.config["data"]) is TextSpec
-    for part, kinds in TEXT_KINDS.items():
-        kind = recipe.config[part].get("kind")
-        if (kind in kinds) != text and kind in (MODELS | OBJECTIVES):
-            fitting = kinds if text else [k for k in (MODELS if part == "model" else OBJECTIVES) if k not in kinds]
+    """Refuses parts for text on images, and the reverse."""
+    config, tables = recipe.config, {"model": MODELS, "objective": OBJECTIVES, "evaluators": EVALUATORS}
+    text = data_spec.spec_class(config["data"]) is TextSpec
+    stated = [(part, part, config[part].get("kind")) for part in ("model", "objective")]
+    for name, spec in (config.get("evaluators") or {}).items():
+        stated.append(("evaluators", f"evaluators.{name}", spec.get("kind", "classification")))
+    for part, where, kind in stated:
+        if kind in tables[part] and (kind in TEXT_KINDS[part]) != text:
+            fitting = [k for k in tables[part] if (k in TEXT_KINDS[part]) == text]
             raise UserError(
-                f'{part}.kind: "{kind}" does not take {"text" if text else "images"}, which data.source.kind '
-                f'"{recipe.config["data"]["source"].get("kind")}" gives. Kinds that do: {", ".join(fitting)}.'
+                f'{where}.kind: "{kind}" does not take {"text" if text else "images"}, which data.source.kind '
+                f'"{config["data"]["source"].get("kind")}" gives. Kinds that do: {", ".join(fitting)}.'
             )
 
 

@@ -80,7 +80,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()
-    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.sources["data"])
+    pipeline = recipe.data.pipeline(recipe.seed, source=recipe.source("data"))
     evaluators = recipe.evaluators()
     check_classes(getattr(pipeline.source, "class_names", None), evaluators)
     if primary:
@@ -211,9 +211,7 @@ def _start(recipe: Recipe, program: Program) -> tuple[str, Mapping[str, Any], Fi
         lines = [*found.lines, *(f"Warning: {line}" for line in published.differences(found, recipe.config))]
         for line in lines if jax.process_index() == 0 else ():
             terminal.console().print(line, markup=False)
-        positions = found.positions if asked == "auto" else asked
-        fit = Fit(model, size, "cls" in found.params, found.grid, positions, found.patches)
-        return f"{checkpoint} ({found.title})", found.params, fit
+        return f"{checkpoint} ({found.title})", found.params, found.fit(model, size, asked)
     directory, step = warm_start.find(checkpoint, "init_from.checkpoint")
     abstract = program.abstract_state
     like = {**abstract.params, **abstract.mutables}

@@ -155,6 +155,7 @@ def create_model(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     *,
+    checkpoint: str | None = None,
     abstract: bool = False,
     seed: int = 0,
     **changes: Any,
@@ -163,14 +164,20 @@ def create_model(
 
     ::
 
-        model, variables = vitax.create_model("ViT-B/16", num_classes=10)
+        model, variables = vitax.create_model("ViT-B/16", num_classes=10, checkpoint="ViT-B_16.npz")
         output = model.apply(variables, images, return_intermediates=True)
         output.logits, output.features, output.intermediates["patch_tokens"]
 
     Args:
       name: e.g. ``ViT-B/16``, ``ViT-B_16``, ``vit_base_patch16_224``, ``BiT-M-R50x1``.
-      num_classes: of the head; 0 for none; None for what the name says (mostly 1000).
-      image_size: side in pixels or (height, width); None for what the name says.
+      num_classes: of the head; 0 for none; None for what the checkpoint has, or the name
+        says (mostly 1000).
+      image_size: side in pixels or (height, width); None likewise.
+      checkpoint: a published weight file or a workdir (``DIR`` or ``DIR@STEP``). Positions
+        and patch kernels are resampled to what is asked, by the method of the program that
+        the file comes from; the head starts afresh where the classes differ. What was done
+        with every array that was not simply placed is printed on stderr. Numerics such as
+        ``gelu`` and ``norm_eps`` are the checkpoint's, unless ``changes`` has them.
       abstract: shapes and dtypes (``jax.ShapeDtypeStruct``) in place of arrays: any size,
         in no memory.
       seed: of the random parameters.
@@ -181,7 +188,8 @@ def create_model(
       tokens int32 [B, T].
 
     Raises:
-      UserError: an unknown name or field, or a size that the patches do not divide.
+      UserError: an unknown name or field, a size that the patches do not divide, or a
+        checkpoint of another model.
     """
     import jax
     import jax.numpy as jnp
@@ -191,7 +199,15 @@ def create_model(
     from vitax.parallel.rules import unbox
 
     found = resolve(name)
-    fields = {**table.published()[found.published], **found.changes, **changes}
+    own = table.published()[found.published]
+    if checkpoint is not None:
+        from vitax import pretrained
+
+        if abstract:
+            raise UserError("create_model: abstract has no arrays, so leave checkpoint out.")
+        asked = pretrained.Asked(name, {**own, **found.changes}, changes, num_classes, image_size, seed)
+        return pretrained.load(checkpoint, asked)
+    fields = {**own, **found.changes, **changes}
     if num_classes is not None:
         fields["num_classes"] = num_classes
     size = found.image_size if image_size is None else image_size

@@ -50,6 +50,8 @@ def test_npz_is_mapped_where_it_is_stored(tmp_path):
         (("params/img/embedding/kernel", "params/txt/x"), "", "params/img/"),
         (("params/img/embedding/kernel", "params/txt/x"), ":txt", "params/txt/"),
         (("img/embedding/kernel", "t"), ":img", "img/"),
+        (("backbone.cls_token", "decoder.weight"), ":backbone", "backbone."),
+        (("model.backbone.cls_token", "model.head.weight"), ":model.backbone", "model.backbone."),
     ],
 )
 def test_roots_and_parts(tmp_path, names, spec, root):
@@ -64,6 +66,12 @@ def test_an_unknown_part_names_those_that_are_there(tmp_path):
         files.read(f"{tmp_path}/w.npz:image")
 
 
+def test_an_unknown_part_of_torch_names(tmp_path):
+    np.savez(tmp_path / "w.npz", **{"backbone.a": np.zeros(1), "decoder.b": np.zeros(1)})
+    with pytest.raises(UserError, match="no such part in the file. There are: backbone, decoder"):
+        files.read(f"{tmp_path}/w.npz:head")
+
+
 def test_pickled_content_is_refused_unread(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -74,8 +82,11 @@ def test_pickled_content_is_refused_unread(tmp_path):
     with pytest.raises(UserError, match="b holds pickled Python objects, which are never loaded"):
         files.read(str(path))
     (tmp_path / "w.pt").write_bytes(pickle.dumps(1))
-    with pytest.raises(UserError, match=r"\.pt files are pickled code.*safetensors.torch.save_file"):
+    with pytest.raises(UserError, match=r"\.pt files are pickled code.*to_safetensors.py .*w.pt w.safetensors makes"):
         files.read(str(tmp_path / "w.pt"))
+    (tmp_path / "w.onnx").write_bytes(b"")
+    with pytest.raises(UserError, match=r'unknown format "\.onnx".*to_safetensors.py .*w.onnx w.safetensors makes one'):
+        files.read(str(tmp_path / "w.onnx"))
 
 
 def test_safetensors_needs_no_package_and_is_mapped(tmp_path):

@@ -77,4 +77,4 @@ def test_wrong_sizes_say_what_was_meant():
 def test_the_catalogue_prints_sizes_and_no_tokens():
     (row,) = catalogue.models("EfficientNet-B1")
     assert jax.tree.leaves(row) == [pytest.approx(0.687, abs=1e-3), 240, "EfficientNet-B1", 7_794_184]
-    assert catalogue.model_lines([row])[1].split() == ["EfficientNet-B1", "7,794,184", "0.69", "-", "240"]
+    assert list(catalogue.model_lines([row]))[1].split() == ["EfficientNet-B1", "7,794,184", "0.69", "-", "240"]

@@ -89,6 +89,10 @@ def test_text_and_images_do_not_mix(tmp_path):
     with pytest.raises(UserError, match=r'"language_model" does not take images.*classification, distillation'):
         recipe.build(plain)
     plain = config(tmp_path)
+    plain["evaluators"]["val"]["kind"] = "classification"
+    with pytest.raises(UserError, match=r'evaluators.val.kind: "classification" does not take text.*that do: language'):
+        recipe.build(plain)
+    plain = config(tmp_path)
     plain["evaluators"]["val"]["data"]["source"] = {"kind": "synthetic"}
     with pytest.raises(UserError, match=r"evaluators.val.data.source.kind.*Valid: embedded_text, text"):
         recipe.build(plain)

@@ -23,6 +23,7 @@ METADATA_ENTRY = "__metadata__"
 # Where the parameters of a Google file may be; the first that is there counts.
 ROOTS = ("params/img/", "params/", "opt/target/img/", "opt/target/")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack")
+_CONVERTER = "python scripts/to_safetensors.py"
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -62,7 +63,7 @@ class WeightFile:
 
 def split_spec(spec: str) -> tuple[str, str]:
     """``"siglip.npz:img"`` -> ``("siglip.npz", "img")``: a file and the part of it that is meant."""
-    match = re.fullmatch(r"(.+\.(?:npz|safetensors)):([\w/]+)", spec)
+    match = re.fullmatch(r"(.+\.(?:npz|safetensors)):([\w/.]+)", spec)
     return (match[1], match[2]) if match else (spec, "")
 
 
@@ -72,7 +73,7 @@ def is_weight_file(spec: str) -> bool:
     if paths.is_url(name):
         return name.endswith(SUFFIXES)
     path = Path(name).expanduser()
-    return path.suffix in (*SUFFIXES, *_PICKLED) or path.is_file() or (path / "model.safetensors").is_file()
+    return path.suffix in (*SUFFIXES, *_PICKLED, ".onnx") or path.is_file() or (path / "model.safetensors").is_file()
 
 
 def read(spec: str) -> WeightFile:
@@ -80,7 +81,8 @@ def read(spec: str) -> WeightFile:
 
     Args:
       spec: ``FILE.npz``, ``FILE.safetensors``, a folder that holds ``model.safetensors``,
-        any of these with ``:PART`` for the sub-tree ``PART/``.
+        any of these with ``:PART`` for the sub-tree ``PART/``, or ``PART.`` where
+        names are torch's.
 
     Raises:
       UserError: no such file, another format, a broken or pickled one, or no such part.
@@ -93,13 +95,17 @@ def read(spec: str) -> WeightFile:
     if path.suffix in _PICKLED:
         raise UserError(
             f"{path}: {path.suffix} files are pickled code or another program's own format, and are never loaded. "
-            "Expected .safetensors or .npz; in torch: safetensors.torch.save_file(model.state_dict(), FILE)."
+            f"Expected .safetensors or .npz; {_CONVERTER} {path} {path.stem}.safetensors makes one of a state dict, "
+            "in torch safetensors.torch.save_file(model.state_dict(), FILE) does."
         )
     if not path.is_file():
         near = sorted(p.name for p in path.parent.glob("*") if p.suffix in SUFFIXES) if path.parent.is_dir() else []
         raise UserError(f"{path}: no such file.{' Beside it: ' + ', '.join(near[:5]) + '.' if near else ''}")
     if path.suffix not in SUFFIXES:
-        raise UserError(f'{path}: unknown format "{path.suffix}". Expected a name that ends in .npz or .safetensors.')
+        mend = f" {_CONVERTER} {path} {path.stem}.safetensors makes one." if path.suffix == ".onnx" else ""
+        raise UserError(
+            f'{path}: unknown format "{path.suffix}". Expected a name that ends in .npz or .safetensors.{mend}'
+        )
     try:
         arrays, metadata = _npz(path) if path.suffix == ".npz" else _safetensors(path)
     except (ValueError, OSError, KeyError, struct.error, zipfile.BadZipFile) as problem:
@@ -119,10 +125,10 @@ def read(spec: str) -> WeightFile:
 
 def _root(arrays: Mapping[str, Any], part: str, path: Path) -> str:
     if part:
-        for root in (f"params/{part}/", f"opt/target/{part}/", f"{part}/"):
+        for root in (f"params/{part}/", f"opt/target/{part}/", f"{part}/", f"{part}."):
             if any(name.startswith(root) for name in arrays):
                 return root
-        folders = sorted({n.removeprefix("params/").split("/")[0] for n in arrays if "/" in n})
+        folders = sorted({re.split(r"[/.]", n.removeprefix("params/"))[0] for n in arrays if re.search(r"[/.]", n)})
         raise UserError(f"{path}:{part}: no such part in the file. There are: {', '.join(folders[:10])}.")
     return next((root for root in ROOTS if any(name.startswith(root) for name in arrays)), "")
 

@@ -9,6 +9,7 @@ from vitax.layers.conv import Conv
 from vitax.layers.norm import GroupNorm
 from vitax.layers.residual import ResidualStem
 from vitax.models.vit import ViT
+from vitax.models.vit_sizes import stem_reduction
 
 Array = jax.Array
 
@@ -63,5 +64,5 @@ class Hybrid(ViT):
     def stride(self) -> tuple[int, int]:
         """(height, width) in pixels of what makes one token."""
         height, width = super().stride()
-        reduction = 4 * 2 ** max(len(self.stem_blocks) - 1, 0)
+        reduction = stem_reduction(self.stem_blocks)
         return reduction * height, reduction * width

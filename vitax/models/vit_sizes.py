@@ -65,6 +65,11 @@ HYBRIDS: dict[str, Stem] = {
 }
 
 
+def stem_reduction(blocks: tuple[int, ...]) -> int:
+    """Pixels, in each direction, that make one place of a hybrid's feature maps."""
+    return 4 * 2 ** max(len(blocks) - 1, 0)
+
+
 def hybrid_fields(name: str) -> dict[str, Any]:
     """Constructor fields of a hybrid: those of ``fields``, and ``stem_blocks``.
 

@@ -62,7 +62,7 @@ class Distillation(Classification):
     def __post_init__(self) -> None:
         if self.teacher is None:
             raise UserError(
-                "objective.teacher: missing. Give objective.teacher.checkpoint, the workdir of the teacher's run."
+                "objective.teacher: missing. Give objective.teacher.checkpoint: a workdir or a published weight file."
             )
         if not 0 <= self.alpha <= 1:
             raise UserError(f"objective.alpha: expected from 0 to 1, got {self.alpha}.")

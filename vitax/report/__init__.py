@@ -20,7 +20,7 @@ from vitax.recipe import Recipe
 from vitax.report import curves, errors, inside, page
 from vitax.report.page import Section
 from vitax.train.program import Program
-from vitax.train.workdir import read_json, read_rows
+from vitax.train.workdir import beside, read_json, read_rows
 
 log = logging.getLogger("vitax")
 
@@ -92,7 +92,7 @@ def _labels(workdirs: Sequence[Path]) -> list[str]:
 def _config(workdir: Path) -> dict[str, Any]:
     config = read_json(workdir / "recipe.json")
     if config is None:
-        raise UserError(f"--workdir {workdir}: no recipe.json there; is it the folder of a run?")
+        raise UserError(f"--workdir {workdir}: no recipe.json there; is it the folder of a run?{beside(workdir)}")
     return config
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitax.core import paths
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, suggest
 
 # How often the files of a run are copied to an object store, which charges by the call.
 _COPY_SECONDS = 30.0
@@ -130,3 +130,11 @@ class MetricsLog:
             self._copy()
             if self._store is not None:
                 self._folder.cleanup()
+
+
+def beside(workdir: Path) -> str:
+    """`` Workdirs beside it: ...`` for the message about a folder that holds no run, or nothing."""
+    if not workdir.parent.is_dir():
+        return ""
+    near = sorted(str(p.parent) for p in workdir.parent.glob("*/recipe.json"))
+    return f"{suggest(str(workdir), near)} Workdirs beside it: {', '.join(near[:8])}." if near else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from vitax.checkpoint.convert import SAME, Op, Rule, each
 from vitax.checkpoint.files import WeightFile
-from vitax.checkpoint.names.layout import Constants, Layout
+from vitax.checkpoint.names.layout import Constants, VitLayout
 
 # Files of the first years hold group norms as [1, 1, 1, C].
 FLAT = each(lambda x, _: x.reshape(x.shape[-1]) if x.ndim == 4 else x, lambda x, _: x)
@@ -116,11 +116,18 @@ def _classes_notes(file: WeightFile) -> tuple[str, ...]:
     return (f"classes: Google's {IMAGENET_21K} of ImageNet-21k, in its own order; other programs have 21841 or 21842",)
 
 
+# Every reader of Google's files computes with these.
+_NUMERICS = {"gelu": "tanh", "norm_eps": 1e-6}
+# Of the hybrids' stems: epsilon of the group norms, and of standardisation.
+STEM = {"stem_norm_eps": 1e-6, "stem_std_eps": 1e-5, "stem_std_eps_added_to": "deviation"}
+
+
 def _vit_jax(file: WeightFile) -> Constants:
     found = augreg(file.path.stem) or {}
     res = int(found["res"]) if "res" in found else None
     notes = (*_augreg_notes(file), *_classes_notes(file))
-    return Constants(notes=notes, image_size=(res, res) if res else None)
+    model = _NUMERICS | (STEM if "conv_root/kernel" in file.arrays else {})
+    return Constants(model=model, notes=notes, image_size=(res, res) if res else None)
 
 
 def _big_vision(file: WeightFile) -> Constants:
@@ -128,7 +135,7 @@ def _big_vision(file: WeightFile) -> Constants:
     siglip = "/img/" in f"/{file.root}"
     side = math.isqrt(file.arrays["pos_embedding"].shape[1]) * file.arrays["embedding/kernel"].shape[0]
     crop = None if siglip else 7 / 8 if side < 384 else 6 / 7
-    return Constants(crop=crop, notes=(*_augreg_notes(file), *_classes_notes(file)))
+    return Constants(model=_NUMERICS, crop=crop, notes=(*_augreg_notes(file), *_classes_notes(file)))
 
 
 def _layout(
@@ -139,11 +146,12 @@ def _layout(
     positions: str,
     constants: Callable[[WeightFile], Constants],
     head: str = "head",
-) -> Layout:
+) -> VitLayout:
     numbered = (f"{block}/LayerNorm_{indices[2]}/scale", f"{block}/MlpBlock_{indices[3]}/Dense_0/kernel")
-    return Layout(
+    return VitLayout(
         name=name,
         title=title,
+        family="vit",
         required=("embedding/kernel", positions, *numbered, *([f"{head}/kernel"] if head != "head" else [])),
         table=vit_table(block, indices, positions, head),
         constants=constants,

@@ -7,13 +7,13 @@ Reference: files of transformers 5.23.0, models ``vit``, ``deit``, ``dinov2``,
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from vitax.checkpoint.convert import Rule
 from vitax.checkpoint.files import WeightFile
-from vitax.checkpoint.names.layout import ACTIVATIONS, HALF, IMAGENET_MEAN, IMAGENET_STD, Constants, Layout
+from vitax.checkpoint.names import preparation
+from vitax.checkpoint.names.layout import ACTIVATIONS, HALF, IMAGENET_MEAN, IMAGENET_STD, Constants, VitLayout
 from vitax.checkpoint.names.timm import HEADS_OUT, HWIO, dense, heads, norm
-from vitax.core.errors import UserError, pick
+from vitax.core.errors import pick
 
 _OURS = "encoder/block_{i:02}"
 
@@ -67,49 +67,25 @@ def dinov2_table(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-def _pair(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return size, size
-    return (int(size[0]), int(size[1])) if isinstance(size, list | tuple) and len(size) == 2 else None
-
-
 def _constants(default: Constants, epsilon: float) -> Callable[[WeightFile], Constants]:
     """From ``config.json`` and ``preprocessor_config.json``; what is absent is their classes' default."""
 
     def constants(file: WeightFile) -> Constants:
-        config, images = file.config, file.preprocessor
+        config = file.config
         if config.get("use_swiglu_ffn") or config.get("qkv_bias") is False:
             which = "use_swiglu_ffn" if config.get("use_swiglu_ffn") else "qkv_bias: false"
-            raise UserError(f"{file.path}: {which} in config.json; vitax's ViT has GELU MLPs and biases alone.")
-        notes = ["constants from config.json beside the file" if config else _NO_CONFIG.format(epsilon=epsilon)]
-        if not images:
-            notes.append("no preprocessor_config.json beside the file: pixels and resizing are the model's usual ones")
-        size = images.get("size", {})
-        size = {"height": size, "width": size} if isinstance(size, int) else size
-        crop_to = images.get("crop_size", {}) if images.get("do_center_crop") else {}
-        edge = size.get("shortest_edge")
-        crop = default.crop if not images else crop_to.get("height", 0) / edge if edge and crop_to else None
-        method = _RESIZES.get(images.get("resample", -1), default.resize)
-        names = config.get("id2label") or {}
-        real = [str(names[k]) for k in sorted(names, key=int)] if names else []
-        return Constants(
-            norm_eps=float(config.get("layer_norm_eps", epsilon)),
-            gelu=pick(ACTIVATIONS, str(config.get("hidden_act", "gelu")), f"{file.path}: hidden_act"),
-            mean=tuple(images.get("image_mean") or default.mean),
-            std=tuple(images.get("image_std") or default.std),
-            resize=method,
-            crop=crop,
-            image_size=_pair(config.get("image_size")),
-            num_heads=config.get("num_attention_heads"),
-            class_names=tuple(real) if real and real != [f"LABEL_{i}" for i in range(len(real))] else None,
-            notes=tuple(notes),
-        )
+            raise preparation.refuse(file, which, "vitax's ViT has GELU MLPs and biases alone")
+        model = {
+            "gelu": pick(ACTIVATIONS, str(config.get("hidden_act", "gelu")), f"{file.path}: hidden_act"),
+            "norm_eps": float(config.get("layer_norm_eps", epsilon)),
+        }
+        if "num_attention_heads" in config:
+            model["num_heads"] = config["num_attention_heads"]
+        return preparation.hugging_face(file, default, model, _NO_CONFIG.format(epsilon=epsilon))
 
     return constants
 
 
-# By PIL's numbers.
-_RESIZES = {2: "bilinear_antialias", 3: "bicubic_antialias"}
 _NO_CONFIG = "no config.json beside the file: LayerNorm epsilon {epsilon:g} and exact GELU, as its class has by default"
 _MASK = {r"mask_token$": "stands for masked patches in its own pre-training alone"}
 _TWO_TOKENS = {r"^classifier\.": "its classifier reads the cls token and the mean of the patches side by side"}
@@ -117,10 +93,11 @@ _VIT = Constants(mean=HALF, std=HALF, resize="bilinear_antialias")
 _IMAGENET = Constants(mean=IMAGENET_MEAN, std=IMAGENET_STD, resize="bicubic_antialias", crop=224 / 256)
 
 
-def _vit(prefix: str, title: str, default: Constants) -> Layout:
-    return Layout(
+def _vit(prefix: str, title: str, default: Constants) -> VitLayout:
+    return VitLayout(
         name="hf_vit",
         title=title,
+        family="vit",
         required=(
             f"{prefix}embeddings.patch_embeddings.projection.weight",
             f"{prefix}encoder.layer.{{i}}.layernorm_before.weight",
@@ -135,10 +112,11 @@ def _vit(prefix: str, title: str, default: Constants) -> Layout:
     )
 
 
-def _dinov2(prefix: str, title: str) -> Layout:
-    return Layout(
+def _dinov2(prefix: str, title: str) -> VitLayout:
+    return VitLayout(
         name="hf_dinov2",
         title=title,
+        family="vit",
         required=(
             f"{prefix}embeddings.patch_embeddings.projection.weight",
             f"{prefix}encoder.layer.{{i}}.layer_scale1.lambda1",

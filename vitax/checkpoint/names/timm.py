@@ -1,13 +1,16 @@
-"""timm's VisionTransformer: ViT, DeiT, registers, LayerScale, attention pooling.
+"""timm's VisionTransformer: ViT, DeiT, registers, LayerScale, attention pooling, hybrids.
 
-Reference: parameter names of timm 1.0.31, ``timm.models.vision_transformer``.
+Reference: parameter names of timm 1.0.31, ``timm.models.vision_transformer``
+and ``vision_transformer_hybrid``.
 """
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable
 
 from vitax.checkpoint.convert import Op, Rule, divide_axis, split, transpose
 from vitax.checkpoint.files import WeightFile
-from vitax.checkpoint.names.layout import ACTIVATIONS, Constants, Layout
+from vitax.checkpoint.names import preparation
+from vitax.checkpoint.names.layout import ACTIVATIONS, Constants, VitLayout
 from vitax.core.errors import pick
 
 HWIO = transpose(2, 3, 1, 0)
@@ -76,9 +79,7 @@ def vit_table(final_norm: str) -> tuple[Rule, ...]:
 
 
 _POOLS = {"token": "tok", "avg": "gap", "map": "map"}
-_RESIZES = {"bicubic": "bicubic_antialias", "bilinear": "bilinear_antialias"}
-
-
+_VIT = Constants(resize="bicubic_antialias", crop=0.9)
 _NO_CONFIG = (
     "no config.json with pretrained_cfg beside the file: pixels, crop, activation and epsilon are those of timm's "
     "AugReg ViTs (DeiT and DINOv2 scale pixels otherwise)"
@@ -87,53 +88,74 @@ _NO_CONFIG = (
 
 def _constants(file: WeightFile) -> Constants:
     """From ``config.json`` (``pretrained_cfg``, ``model_args``) where it lies beside the file."""
-    config = file.config
-    about: dict[str, Any] = config.get("pretrained_cfg") or {}
-    arguments: dict[str, Any] = config.get("model_args") or {}
-    if not about:
-        return Constants(
-            gelu="erf",
-            resize="bicubic_antialias",
-            crop=0.9,
-            notes=(_NO_CONFIG,),
-        )
+    config, arguments = file.config, file.config.get("model_args") or {}
     architecture = str(config.get("architecture", ""))
     activation = arguments.get("act_layer", "gelu_tanh" if "so400m_patch16" in architecture else "gelu")
-    size = arguments.get("img_size") or about.get("input_size", [3, None, None])[1:]
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    names = config.get("label_names")  # a mapping where numbers are left out
     pool = arguments.get("global_pool") or config.get("global_pool")
-    return Constants(
-        norm_eps=1e-5 if "clip" in architecture else 1e-6,
-        gelu=pick(ACTIVATIONS, str(activation), f"{file.path}: activation"),
-        mean=tuple(about.get("mean", (0.5,) * 3)),
-        std=tuple(about.get("std", (0.5,) * 3)),
-        resize=pick(_RESIZES, about.get("interpolation", "bicubic"), f"{file.path}: interpolation"),
-        crop=None if about.get("crop_mode") == "squash" else float(about.get("crop_pct", 0.9)),
-        image_size=size if all(size) else None,
-        num_heads=arguments.get("num_heads"),
-        pool=_POOLS.get(str(pool)) if pool else None,
-        class_names=tuple(names) if isinstance(names, list) else None,
-        notes=("constants from config.json beside the file",),
-    )
+    model = {
+        "gelu": pick(ACTIVATIONS, str(activation), f"{file.path}: activation"),
+        "norm_eps": 1e-5 if "clip" in architecture else 1e-6,
+        "num_heads": arguments.get("num_heads"),
+        "pool": _POOLS.get(str(pool)),
+    }
+    return preparation.timm(file, _VIT, {k: v for k, v in model.items() if v is not None}, _NO_CONFIG)
 
 
-def _layout(final_norm: str, title: str) -> Layout:
-    return Layout(
+def _hybrid_constants(file: WeightFile) -> Constants:
+    plain = _constants(file)
+    return dataclasses.replace(plain, model={**plain.model, **STEM})
+
+
+# What timm's stems compute with, where the originals add 1e-5 to the deviation.
+STEM = {"stem_norm_eps": 1e-5, "stem_std_eps": 1e-8, "stem_std_eps_added_to": "variance"}
+_BACKBONE = "patch_embed.backbone"
+
+
+def hybrid_table(root: str) -> tuple[Rule, ...]:
+    """The rules of a hybrid; ``root`` is ``stem.`` where stages follow the root, else nothing."""
+    ours, theirs = "stem/block_{s+1}/unit_{u+1:02}", f"{_BACKBONE}.stages.{{s}}.blocks.{{u}}"
+    rules = [Rule("stem/root/kernel", f"{_BACKBONE}.{root}conv.weight", HWIO)]
+    rules += norm("stem/root_norm", f"{_BACKBONE}.{root}norm")
+    for k in (1, 2, 3):
+        rules += [Rule(f"{ours}/conv_{k}/kernel", f"{theirs}.conv{k}.weight", HWIO)]
+        rules += norm(f"{ours}/norm_{k}", f"{theirs}.norm{k}")
+    rules += [Rule(f"{ours}/proj/kernel", f"{theirs}.downsample.conv.weight", HWIO)]
+    rules += norm(f"{ours}/proj_norm", f"{theirs}.downsample.norm")
+    return (*vit_table("norm"), *rules)
+
+
+def _layout(
+    title: str,
+    table: tuple[Rule, ...],
+    required: tuple[str, ...],
+    constants: Callable[[WeightFile], Constants] = _constants,
+    absent: str = "fc_norm.weight",
+) -> VitLayout:
+    return VitLayout(
         name="timm",
         title=title,
-        required=("patch_embed.proj.weight", "pos_embed", "blocks.{i}.attn.qkv.weight", f"{final_norm}.weight"),
-        table=vit_table(final_norm),
-        constants=_constants,
+        family="vit",
+        required=("patch_embed.proj.weight", "pos_embed", "blocks.{i}.attn.qkv.weight", *required),
+        table=table,
+        constants=constants,
         width="patch_embed.proj.bias",
         positions="antialiased_bicubic",
         patches="antialiased_bicubic",
         cls_slot=None,
+        norm_after_pool=absent == "norm.weight",
         # Both norms at once would be two in a row, which no rule has.
-        absent="norm.weight" if final_norm == "fc_norm" else "fc_norm.weight",
+        absent=absent,
     )
 
 
-LAYOUT = _layout("norm", "timm ViT")
-LAYOUT_FC_NORM = _layout("fc_norm", "timm ViT (norm after pooling)")
-LAYOUTS = (LAYOUT, LAYOUT_FC_NORM)
+def _hybrid(title: str, root: str) -> VitLayout:
+    return _layout(title, hybrid_table(root), (f"{_BACKBONE}.{root}conv.weight", "norm.weight"), _hybrid_constants)
+
+
+LAYOUT = _layout("timm ViT", vit_table("norm"), ("norm.weight",))
+LAYOUT_FC_NORM = _layout(
+    "timm ViT (norm after pooling)", vit_table("fc_norm"), ("fc_norm.weight",), absent="norm.weight"
+)
+HYBRID = _hybrid("timm hybrid", "stem.")
+HYBRID_ROOT = _hybrid("timm hybrid (root alone)", "")
+LAYOUTS = (HYBRID, HYBRID_ROOT, LAYOUT, LAYOUT_FC_NORM)

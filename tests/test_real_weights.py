@@ -1,0 +1,58 @@
+"""Real trained weights: what vitax computes against the programs that they were published for.
+
+``python scripts/real_weights.py FOLDER`` brings them, VITAX_WEIGHTS=FOLDER shows them to
+these tests; the outputs come from scripts/make_real_golden.py.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.make_real_golden import EMBEDDED, OUT, images
+from tests.published import TOLERANCE, error, nested
+from vitax import published
+from vitax.construct import construct
+from vitax.layers.embed import resample_positions
+from vitax.models.table import MODELS
+
+pytestmark = pytest.mark.slow
+
+
+def weights(name):
+    folder = os.environ.get("VITAX_WEIGHTS")
+    path = Path(folder or ".") / f"{name}.safetensors"
+    if not folder or not path.is_file():
+        pytest.skip(f"VITAX_WEIGHTS has no {path.name}: python scripts/real_weights.py FOLDER, VITAX_WEIGHTS=FOLDER")
+    return path
+
+
+def golden(name):
+    with np.load(EMBEDDED) as file:
+        x = images(file["train_images"][:4, ..., None])
+    with np.load(OUT / f"{name}.npz") as file:
+        return x, dict(file)
+
+
+def test_vit_s_14_embeds_as_in_its_graph():
+    x, want = golden("vit_s_focus")
+    found = published.load(f"{weights('vit_s_focus')}:backbone").whole()
+    assert found.image_size == (518, 518)
+    assert found.positions == "bicubic"
+    patches = resample_positions(found.params["pos_embedding"], found.grid, (16, 16), "bicubic")
+    model = construct(MODELS, found.recipe["model"], "model")
+    have = model.apply({"params": nested({**found.params, "pos_embedding": patches})}, x, return_intermediates=True)
+    assert error(have.features, want["features"]) <= TOLERANCE
+    assert error(have.intermediates["patch_tokens"].mean(1), want["patches"]) <= TOLERANCE
+
+
+def test_efficientnet_lite0_classifies_as_its_program():
+    x, want = golden("efficientnet_lite0")
+    found = published.load(str(weights("efficientnet_lite0"))).whole()
+    model = found.recipe["model"]
+    assert (model["activation"], model["squeeze"], model["num_classes"]) == ("relu6", 0.0, 1000)
+    tree = nested(found.params)
+    variables = {"batch_stats": tree.pop("batch_stats"), "params": tree}
+    have = construct(MODELS, model, "model").apply(variables, x)
+    assert error(have.logits, want["logits"]) <= TOLERANCE
