@@ -25,12 +25,16 @@ from vitax.core import durations, errors
 from vitax.cost.chips import Chip
 from vitax.data.image_ops import OPS
 from vitax.data.sources import SOURCES
+from vitax.data.text import TEXT_SOURCES
+from vitax.data.tokenizers import TOKENIZERS
+from vitax.data_spec import DataSpec
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.table import MODELS
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec
 from vitax.parallel.rules import DEFAULT_RULES
+from vitax.text_spec import TextSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "reference"
@@ -61,6 +65,12 @@ class Part:
 OF_CLASSES = {"num_classes": "`data.num_classes`"}
 OF_DATA = {"num_examples": "`data.num_examples`", **OF_CLASSES}
 OF_IMAGES = {"image_size": "`data.image_size`", "channels": "`data.channels`"}
+OF_EXAMPLES = {
+    **OF_CLASSES,
+    "image_size": "`data.image_size`",
+    "vocab_size": "`data.vocab_size`",
+    "context": "`data.length`",
+}
 UNITS = "A duration is one of " + ", ".join(f"`{u}`" for u in durations.UNITS) + ", e.g. `{steps: 100}`"
 
 PARTS = (
@@ -68,15 +78,23 @@ PARTS = (
         "model",
         "What is trained: `kind` and the fields of the module.",
         table=MODELS,
-        given={
-            "num_classes": "`data.num_classes`",
-            "image_size": "`data.image_size`",
-            **{name: f"`{name}`" for name in ("dtype", "remat", "unroll")},
-        },
+        given={**OF_EXAMPLES, **{name: f"`{name}`" for name in ("dtype", "remat", "unroll")}},
     ),
-    Part("objective", "What is minimised.", table=recipe.OBJECTIVES, given=OF_CLASSES, hidden=("model",)),
-    Part("data", "The training set, and how it is read.", target=recipe.DataSpec),
+    Part("objective", "What is minimised.", table=recipe.OBJECTIVES, given=OF_EXAMPLES, hidden=("model",)),
+    Part("data", "The training set, and how it is read.", target=DataSpec),
     Part("data.source", "Where examples come from.", table=SOURCES, given=OF_DATA | OF_IMAGES),
+    Part(
+        "data (text)",
+        "The training set of a language model, in place of the above: chosen by the kind of its source.",
+        target=TextSpec,
+    ),
+    Part(
+        "data.source (text)",
+        "Where text comes from.",
+        table=TEXT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part("data.tokenizer", "Text to token ids.", table=TOKENIZERS),
     Part(
         "data.ops",
         "A tuple of ops on one image, in order; `--config.data.ops.0.size=64` reaches into it.",
@@ -203,7 +221,7 @@ def recipe_lines() -> Iterator[str]:
     )
     yield f"{UNITS}; `epochs` are of the training set, `fraction` is of the run."
     yield ""
-    yield from (f"- [`{p.path}`](#{p.path.replace('.', '')}): {p.about}" for p in PARTS)
+    yield from (f"- [`{p.path}`](#{re.sub('[.()]', '', p.path).replace(' ', '-')}): {p.about}" for p in PARTS)
     for part in PARTS:
         yield from ("", f"## {part.path}", "", part.about)
         if part.table is not None:

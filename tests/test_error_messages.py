@@ -13,6 +13,7 @@ from vitax import config_files, recipe, run
 from vitax.construct import fields_of
 from vitax.core import elsewhere
 from vitax.core.errors import UserError
+from vitax.data_spec import DataSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,7 +101,7 @@ def test_names_of_other_programs_lead_to_fields_and_options_that_exist():
     parts = {
         "model": fields_of(recipe.MODELS["vit"]),
         "objective": fields_of(recipe.OBJECTIVES["classification"]),
-        "data": fields_of(recipe.DataSpec),
+        "data": fields_of(DataSpec),
         "optimizer": fields_of(type(built.optimizer)),
         "schedule": fields_of(type(built.schedule)),
         "checkpoint": fields_of(recipe.CheckpointSpec),

@@ -5,6 +5,7 @@ import pytest
 
 from vitax import recipe
 from vitax.core.errors import UserError
+from vitax.data_spec import evaluator_data
 
 
 def with_change(config, path, value):
@@ -78,7 +79,7 @@ def test_durations_in_any_unit(tiny):
 
 
 def test_evaluation_data_takes_what_it_leaves_out_from_the_training_data(tiny):
-    data = recipe.evaluator_data(recipe.build(tiny()).config, "val")
+    data = evaluator_data(recipe.build(tiny()).config, "val")
     assert (data.num_classes, data.image_size, data.num_examples, data.shuffle, data.ops) == (4, 16, 21, False, ())
 
 

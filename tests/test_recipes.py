@@ -22,6 +22,7 @@ SHRUNK = {
     "vit": _ENCODER | {"patch_size": 8},
     "hybrid": _ENCODER | {"patch_size": 2, "stem_blocks": (1,), "stem_width": 8, "stem_groups": 4},
     "bit": {"blocks": (1,), "width_factor": 1, "root_width": 8, "num_groups": 4},
+    "gpt": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
     "efficientnet": {"width_factor": 0.5, "depth_factor": 1.0, "stages": ((3, 1, 1, 16, 1), (3, 2, 2, 16, 1))},
 }
 
@@ -30,6 +31,13 @@ def shrink(config):
     """A generic shrink: small model, made-up data, the recipe's own everything else."""
     config = config.copy_and_resolve_references()
     config.model.update(SHRUNK[config.model.kind])
+    config.duration = {"steps": 2}
+    config.init_from = None
+    if config.model.kind == "gpt":
+        config.data.update({"length": 64, "num_examples": 8775, "batch_size": 8})
+        held_out = {"source": {"kind": "embedded_text", "split": "[-1:]"}, "num_examples": 1539, "batch_size": 256}
+        config.evaluators.val.data.update(held_out)
+        return recipe.build(config)
     ops = [
         {k: v for k, v in op.items() if k != "size"} | ({"smaller": 18} if "smaller" in op else {})
         for op in config.data.ops
@@ -41,8 +49,6 @@ def shrink(config):
         data = config.evaluators[name].data
         own = [dict(op) | ({"smaller": 18} if "smaller" in op else {}) for op in data.get("ops", ())]
         config.evaluators[name].data = {"source": {"kind": "synthetic"}, "num_examples": 11, "ops": tuple(own)}
-    config.duration = {"steps": 2}
-    config.init_from = None
     return recipe.build(config)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vitax import arguments, data_spec, recipe
+from vitax import arguments, data_spec, recipe, text_spec
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "python scripts/make_reference.py"
@@ -46,17 +46,23 @@ def test_every_part_kind_and_verb_has_a_heading(reference):
 def test_fields_that_come_from_elsewhere_are_those_that_the_recipe_gives(reference, tiny, monkeypatch):
     given = {}
 
-    def record(table, spec, where, **values):
-        given[where.rstrip(".0123456789")] = set(values)
-        return build(table, spec, where, **values)
+    def record(suffix):
+        def construct(table, spec, where, **values):
+            name = where.rstrip(".0123456789") + (suffix if where == "data.source" else "")
+            if not where.startswith("evaluators."):
+                given[name] = given.get(name, set()) | set(values)
+            return build(table, spec, where, **values)
+
+        return construct
 
     build = recipe.construct
-    for module in (recipe, data_spec):
-        monkeypatch.setattr(module, "construct", record)
-    checked = recipe.build(tiny(evaluators=None))
-    checked.objective()
-    checked.data.build_source()
-    assert given.keys() == {"model", "objective", "data.source", "data.ops", "optimizer", "schedule"}
+    for module, suffix in ((recipe, ""), (data_spec, ""), (text_spec, " (text)")):
+        monkeypatch.setattr(module, "construct", record(suffix))
+    for checked in (recipe.build(tiny(evaluators=None)), recipe.load("gpt_shakespeare")):
+        checked.objective()
+        checked.data.build_source()
+    parts = {"model", "objective", "data.source", "data.source (text)", "data.tokenizer", "data.ops"}
+    assert given.keys() == parts | {"optimizer", "schedule"}
     for part in reference.PARTS:
         if part.path in given:
             assert given[part.path] == {*part.given, *part.hidden}, f"mend PARTS of make_reference.py: {part.path}"

@@ -49,7 +49,7 @@ def recipe_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def models(pattern: str = "*") -> Iterator[dict[str, Any]]:
-    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for, with 1000 classes.
+    """Rows ``name, parameters, gmacs, tokens, image_size`` at the size each is made for; images with 1000 classes.
 
     One by one: a large network takes seconds to count.
     """
@@ -67,4 +67,5 @@ def model_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A table for a person, line by line."""
     yield f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
     for r in rows:
-        yield f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{r['tokens'] or '-':>8}{r['image_size']:>6}"
+        sizes = f"{r['tokens'] or '-':>8}{r['image_size'] or '-':>6}"
+        yield f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{sizes}"

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from vitax.construct import call, check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
@@ -13,6 +14,8 @@ from vitax.core.types import DataSource
 from vitax.data.image_ops import OPS
 from vitax.data.pipeline import Pipeline
 from vitax.data.sources import SOURCES
+from vitax.data.text import TEXT_SOURCES
+from vitax.text_spec import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,8 @@ class DataSpec:
         the source knows them (pseudo-labels), 1 at the label elsewhere.
     """
 
+    SHARED: ClassVar = ("num_classes", "image_size", "channels", "batch_size", "threads", "prefetch")
+
     source: Mapping[str, Any]
     num_examples: Positive
     num_classes: Positive
@@ -52,6 +57,33 @@ class DataSpec:
     @property
     def size(self) -> tuple[int, int]:
         return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Fields of models and objectives that the data decide."""
+        return {"num_classes": self.num_classes, "image_size": self.size}
+
+    @property
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global batch."""
+        b = self.batch_size
+        target = jax.ShapeDtypeStruct((b, self.num_classes), np.float32)
+        return {
+            "image": jax.ShapeDtypeStruct((b, *self.size, self.channels), np.uint8),
+            "label": jax.ShapeDtypeStruct((b,), np.int32),
+            "mask": jax.ShapeDtypeStruct((b,), np.bool_),
+            "index": jax.ShapeDtypeStruct((b,), np.int32),
+            **({"target": target} if self.soft_labels else {}),
+        }
+
+    def check(self, where: str) -> None:
+        """Checks ops and source without opening anything.
+
+        Raises:
+          UserError: an unknown kind or field.
+        """
+        self.build_ops(where)
+        check_source(self.source, f"{where}.source")
 
     def build_source(self, where: str = "data") -> DataSource:
         """Opens the source and checks what the recipe states about it."""
@@ -113,14 +145,25 @@ class DataSpec:
         )
 
 
-def evaluator_data(config: Mapping[str, Any], name: str) -> DataSpec:
-    """``data`` of an evaluator, completed from the recipe's own."""
+def spec_class(data: Any) -> type[DataSpec] | type[TextSpec]:
+    """The kind of ``data`` that a source decides: text or images."""
+    source = data.get("source") if isinstance(data, Mapping) else None
+    return TextSpec if isinstance(source, Mapping) and source.get("kind") in TEXT_SOURCES else DataSpec
+
+
+def build(data: Any, where: str = "data") -> Any:
+    """``data`` of a recipe as a ``DataSpec`` or ``TextSpec``."""
+    return call(spec_class(data), data, where)
+
+
+def evaluator_data(config: Mapping[str, Any], name: str) -> Any:
+    """``data`` of an evaluator, completed from the recipe's own: a ``DataSpec`` or ``TextSpec``."""
     where = f"evaluators.{name}.data"
     own = dict(config["evaluators"][name].get("data") or {})
     base = config["data"]
-    shared = ("num_classes", "image_size", "channels", "batch_size", "threads", "prefetch")
-    merged = {k: base[k] for k in shared if k in base} | {"shuffle": False} | own
-    return call(DataSpec, merged, where)
+    cls = spec_class(base)
+    merged = {k: base[k] for k in cls.SHARED if k in base} | {"shuffle": False} | own
+    return call(cls, merged, where)
 
 
 def check_source(source: Any, where: str) -> None:

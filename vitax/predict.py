@@ -22,8 +22,9 @@ from vitax.core.types import ModelOutput, TrainState
 from vitax.data.folder import SUFFIXES
 from vitax.data.image_files import load_image
 from vitax.data.image_ops import OPS
+from vitax.data_spec import DataSpec, evaluator_data
 from vitax.evaluators.classification import make_forward
-from vitax.recipe import DataSpec, Recipe, evaluator_data
+from vitax.recipe import Recipe
 from vitax.train.program import Program
 
 FORMATS = ("text", "json", "jsonl", "csv")

@@ -12,31 +12,34 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from vitax import config_files, teacher
+from vitax import config_files, data_spec, teacher
 from vitax.construct import call, check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
-from vitax.data_spec import DataSpec, check_source, evaluator_data
+from vitax.data_spec import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
+from vitax.evaluators.language import LanguageEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
+from vitax.objectives.language import LanguageModel
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
+from vitax.text_spec import TextSpec
 from vitax.train.program import Program
 
-OBJECTIVES = {"classification": Classification, "distillation": Distillation}
-EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator}
+OBJECTIVES = {"classification": Classification, "distillation": Distillation, "language_model": LanguageModel}
+EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator, "language": LanguageEvaluator}
+# Kinds of each part that go with text; the others go with images.
+TEXT_KINDS = {"model": ("gpt",), "objective": ("language_model",)}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
@@ -100,7 +103,8 @@ class Recipe:
 
     Attributes:
       config: the resolved plain data.
-      data, optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
+      data: a ``DataSpec``, or a ``TextSpec`` where the source is text.
+      optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
       duration: the length as given; ``total_steps`` has it in steps.
       evaluators: name -> (spec, duration between evaluations).
       chip: numbers of the chip that replace those of the table (``cost.chips.override``).
@@ -108,7 +112,7 @@ class Recipe:
     """
 
     config: dict[str, Any]
-    data: DataSpec
+    data: Any
     optimizer: Any
     schedule: Any
     duration: Duration
@@ -156,8 +160,7 @@ class Recipe:
             MODELS,
             self.config["model"],
             "model",
-            num_classes=self.data.num_classes,
-            image_size=self.data.size,
+            **self.data.given,
             dtype=self.dtype(platform),
             remat=self.config.get("remat") or "none",
             unroll=self.config.get("unroll", True),
@@ -173,21 +176,13 @@ class Recipe:
             spec,
             "objective",
             model=self.model(platform),
-            num_classes=self.data.num_classes,
+            **self.data.given,
         )
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch."""
-        b = self.data.batch_size
-        target = jax.ShapeDtypeStruct((b, self.data.num_classes), np.float32)
-        return {
-            "image": jax.ShapeDtypeStruct((b, *self.data.size, self.data.channels), np.uint8),
-            "label": jax.ShapeDtypeStruct((b,), np.int32),
-            "mask": jax.ShapeDtypeStruct((b,), np.bool_),
-            "index": jax.ShapeDtypeStruct((b,), np.int32),
-            **({"target": target} if self.data.soft_labels else {}),
-        }
+        return self.data.batch_spec
 
     @functools.cached_property
     def learning_rate(self) -> Any:
@@ -255,8 +250,9 @@ class Recipe:
         """Matrix products and convolutions of the forward pass, 2 FLOPs a multiply-accumulate."""
         objective = self.objective()
         one = {k: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for k, x in self.batch_spec.items()}
-        one["image"] = jax.ShapeDtypeStruct(one["image"].shape, jnp.float32)
-        return float(flops.count(objective.forward, self.abstract_variables, one).flops)
+        prepare = functools.partial(objective.prepare, train=False)
+        prepared = jax.eval_shape(prepare, one, jax.eval_shape(jax.random.key, 0))
+        return float(flops.count(objective.forward, self.abstract_variables, prepared).flops)
 
     def evaluators(self) -> list[tuple[Evaluator, float]]:
         """Live evaluators with their intervals in steps; opens their data."""
@@ -298,7 +294,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
         raise UserError(f'dtype: "{plain["dtype"]}" is not one of {", ".join(DTYPES)}.')
     recipe = Recipe(
         config=plain,
-        data=call(DataSpec, plain["data"], "data"),
+        data=data_spec.build(plain["data"]),
         optimizer=construct(OPTIMIZERS, plain["optimizer"], "optimizer"),
         schedule=construct(SCHEDULES, plain["schedule"], "schedule"),
         duration=duration,
@@ -325,8 +321,9 @@ def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
+    _check_kinds(recipe)
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
-    objective, channels = recipe.objective(), recipe.data.channels
+    objective, channels = recipe.objective(), getattr(recipe.data, "channels", 0)
     for name in ("mean", "std"):
         values = getattr(objective, name, ())
         if values and len(values) not in (1, channels):
@@ -335,22 +332,33 @@ def _check(recipe: Recipe) -> None:
                 f"objective.{name}: {len(values)} values for images of {channels} channel(s) (data.channels); "
                 f"expected {expected}."
             )
-    recipe.data.build_ops()
-    check_source(recipe.data.source, "data.source")
+    recipe.data.check("data")
     recipe.every(recipe.checkpoint.every, "checkpoint.every")
     recipe.every(recipe.log.every, "log.every")
     chips.override(chips.CHIPS["v3"], recipe.chip)  # names and values; which chip it will be is not known yet
     for name, spec in (recipe.config.get("evaluators") or {}).items():
         where = f"evaluators.{name}"
         data = evaluator_data(recipe.config, name)
-        data.build_ops(f"{where}.data")
-        check_source(data.source, f"{where}.data.source")
+        data.check(f"{where}.data")
         target = pick(EVALUATORS, spec.get("kind", "classification"), f"{where}.kind")
         valid = [*(n for n in fields_of(target) if n not in ("name", "pipeline")), "kind", "data", "every"]
         for key in spec:
             if key not in valid:
                 raise UserError(f"{where}.{key}: unknown field.{suggest(key, valid)} Valid: {', '.join(valid)}.")
         recipe.every(spec.get("every") or {"epochs": 1}, f"{where}.every")
+
+
+def _check_kinds(recipe: Recipe) -> None:
+    """Refuses models of text on images, and the reverse."""
+    text = data_spec.spec_class(recipe.config["data"]) is TextSpec
+    for part, kinds in TEXT_KINDS.items():
+        kind = recipe.config[part].get("kind")
+        if (kind in kinds) != text and kind in (MODELS | OBJECTIVES):
+            fitting = kinds if text else [k for k in (MODELS if part == "model" else OBJECTIVES) if k not in kinds]
+            raise UserError(
+                f'{part}.kind: "{kind}" does not take {"text" if text else "images"}, which data.source.kind '
+                f'"{recipe.config["data"]["source"].get("kind")}" gives. Kinds that do: {", ".join(fitting)}.'
+            )
 
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 import vitax
 from vitax import published, teacher
@@ -22,7 +21,7 @@ from vitax.core.environment import compile_cache
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
-from vitax.data.pipeline import Pipeline, difference
+from vitax.data.step_indexed import StepIndexed, difference
 from vitax.fitting import Fit, stored_grid
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
@@ -136,7 +135,7 @@ def check_data(recipe: Recipe) -> None:
         # As the only process: how many there are is not known yet.
         pipeline = spec.pipeline(recipe.seed, where, source, process=(0, 1))
         try:
-            pipeline.images(np.zeros(1, np.int64))
+            pipeline.check()
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
 
@@ -158,7 +157,7 @@ def check_classes(names: Sequence[str] | None, evaluators: Sequence[tuple[Any, f
             )
 
 
-def check_resume(recipe: Recipe, pipeline: Pipeline, found: dict[str, Any]) -> None:
+def check_resume(recipe: Recipe, pipeline: StepIndexed, found: dict[str, Any]) -> None:
     """Refuses to go on from a checkpoint of another recipe or other data."""
     lines = recipes.resume_differences(found["recipe"], recipe)
     lines += difference(found["data"], pipeline.fingerprint())
@@ -171,7 +170,7 @@ def cited(recipe: Recipe) -> dict[str, Any] | None:
     return {name: paper.get(name) for name in ("paper", "row", "core_days")} if paper else None
 
 
-def metadata(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
+def metadata(recipe: Recipe, pipeline: StepIndexed) -> dict[str, Any]:
     """Plain data that every checkpoint carries."""
     names = getattr(pipeline.source, "class_names", None)
     return {

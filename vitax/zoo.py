@@ -18,12 +18,12 @@ class Named(NamedTuple):
 
     Attributes:
       published: its name in ``models.table.published()``.
-      image_size: side in pixels that the weights of this name are for.
+      image_size: side in pixels that the weights of this name are for; None for text.
       changes: constructor fields other than published.
     """
 
     published: str
-    image_size: int
+    image_size: int | None
     changes: Mapping[str, Any]
 
 
@@ -184,7 +184,8 @@ def create_model(
       **changes: any other field of the module, e.g. ``patch_size=8``, ``dtype="bfloat16"``.
 
     Returns:
-      (Flax module, variables ``{"params": ..., ...}``). Images are float32 [B, H, W, 3].
+      (Flax module, variables ``{"params": ..., ...}``). Images are float32 [B, H, W, 3],
+      tokens int32 [B, T].
 
     Raises:
       UserError: an unknown name or field, a size that the patches do not divide, or a
@@ -211,11 +212,10 @@ def create_model(
         fields["num_classes"] = num_classes
     size = found.image_size if image_size is None else image_size
     model: Any = construct(table.MODELS, fields, "create_model", image_size=size)
-    height, width = (size, size) if isinstance(size, int) else size
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    one = table.inputs(model, size)
 
     def init(key: Any) -> Any:
-        return unbox(model.init(key, jnp.zeros(images.shape, images.dtype)))
+        return unbox(model.init(key, jnp.zeros(one.shape, one.dtype)))
 
     if abstract:
         return model, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))

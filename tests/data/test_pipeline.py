@@ -15,9 +15,10 @@ from PIL import Image
 
 from vitax.core.errors import UserError
 from vitax.data.image_ops import CentralCrop, Decode, Flip, InceptionCrop, RandomCrop, Resize
-from vitax.data.pipeline import Pipeline, difference
+from vitax.data.pipeline import Pipeline
 from vitax.data.randaugment import RandAugment
 from vitax.data.sources import Embedded, Folder, Synthetic
+from vitax.data.step_indexed import difference
 
 SOURCE = Synthetic(num_examples=50, num_classes=5, image_size=12, channels=3)
 # Over whole arrays, image by image of arrays, and image by image of files.

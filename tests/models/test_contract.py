@@ -34,9 +34,12 @@ TINY = {
         "top_channels": 32,
         "num_classes": 3,
     },
+    "gpt": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
 }
 # Collections that a model may have beside its parameters, with the names of their leaves.
 STATISTICS = {"batch_stats": {"mean", "var"}}
+# Models of token ids; the others take images.
+TEXT = {"gpt"}
 FLAGS = {"name", "parent"}
 
 
@@ -45,24 +48,25 @@ def test_every_model_is_shrunk_here():
 
 
 def start(name):
-    model, images = MODELS[name](**TINY[name]), jnp.ones((2, 16, 24, 3))
-    return model, nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), images)), images
+    model = MODELS[name](**TINY[name])
+    inputs = jnp.ones((2, 7), jnp.int32) if name in TEXT else jnp.ones((2, 16, 24, 3))
+    return model, nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), inputs)), inputs
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_output(name):
-    model, variables, images = start(name)
+    model, variables, inputs = start(name)
     statistics = sorted(variables.keys() - {"params"})
     for train in (False, True):
         rng = jax.random.split(jax.random.key(1), 2)
         apply = functools.partial(model.apply, train=train, mutable=statistics if train else False)
-        output = jax.jit(apply)(variables, images, rng=rng)
+        output = jax.jit(apply)(variables, inputs, rng=rng)
         if train:
             output, changed = output
             assert tree.difference({k: variables[k] for k in statistics}, changed) == []
             assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(changed))
         assert isinstance(output, ModelOutput)
-        assert output.logits.shape == (2, 3)
+        assert output.logits.shape == ((2, 7, 11) if name in TEXT else (2, 3))
         assert output.logits.dtype == jnp.float32
         assert output.features.shape[0] == 2
         assert jnp.isfinite(output.logits).all()

@@ -1,16 +1,10 @@
-"""Step-indexed batches: batch ``n`` is a pure function of (seed, n).
-
-No iterator state exists, so there is none to save: a run resumes at any batch, with
-any number of hosts and threads, and sees the very bytes it would have seen.
-"""
+"""Batches of images: batch ``n`` is a pure function of (seed, n)."""
 
 import collections
 import dataclasses
-import itertools
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -19,22 +13,20 @@ from vitax.core.errors import UserError
 from vitax.core.layout import channels_first
 from vitax.data import composed, order
 from vitax.data.image_ops import OPS, Decode, DecodeThen
-
-Batch = dict[str, np.ndarray]
-
-SMALL_BYTES = 1 << 20
+from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
 
 _KINDS = {cls: kind for kind, cls in OPS.items()}
 
 
-class Pipeline:
+class Pipeline(StepIndexed):
     """Turns a source into batches of uint8 images.
 
-    Global position p is example ``p mod N`` (in the order of its epoch) of epoch
-    ``p // N``, and global batch n holds positions n * batch_size onwards. Random
-    numbers are keyed by seed, global position and the name of the op's stream
+    Random numbers are keyed by seed, global position and the name of the op's stream
     (``flip/0``: the first flip), never by thread, host or place in the list, so
     inserting another op leaves those of the rest as they were.
+
+    Batches hold image uint8 [B, H, W, C], label int32 [B], mask, index, and under
+    ``soft_labels`` target float32 [B, classes].
 
     Args:
       source: see ``vitax.data.sources``.
@@ -70,64 +62,32 @@ class Pipeline:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        _check_divisible(batch_size, process_count)
-        if not 0 <= process_index < process_count:
-            raise UserError(f"data: process_index={process_index}, but process_count={process_count}.")
-        if len(source) == 0:
-            raise UserError(f"data: the source holds no examples: {source!r}.")
-        if prefetch < 1 or (threads is not None and threads < 1):
-            raise UserError(f"data: threads={threads}, prefetch={prefetch}; expected at least 1 of each.")
-        self.source, self.ops = source, tuple(ops)
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.num_classes, self.prefetch, self.soft_labels = num_classes, prefetch, soft_labels
+        super().__init__(
+            source,
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            threads=threads,
+            prefetch=prefetch,
+            process_index=process_index,
+            process_count=process_count,
+        )
+        self.ops, self.num_classes, self.soft_labels = tuple(ops), num_classes, soft_labels
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.shape = (int(height), int(width), channels)
-        self.threads = threads or len(os.sched_getaffinity(0))
-        self.process_index, self.process_count = process_index, process_count
-        self.num_examples = len(source)
         if hasattr(source, "known_labels"):  # those of other sources are looked at batch by batch
             self._check_labels(source.known_labels, np.arange(len(source)))
-        self._order = order.Order(self.num_examples, seed=seed, shuffle=shuffle)
         self._streams = _streams(self.ops)
         self._steps = _fused(self._streams)
         self._whole_batches = hasattr(source, "gather") and all(hasattr(op, "batch") for op in self.ops)
-
-    def batch(self, n: int) -> Batch:
-        """This process's contiguous part of global batch ``n``.
-
-        Returns:
-          image uint8 [B, H, W, C], label int32 [B], mask bool [B] (all True), index int32
-          [B], and under ``soft_labels`` target float32 [B, classes], in buffers of their
-          own; B = batch_size / process_count.
-        """
-        return self._train_batch(n, None)
-
-    def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """Yields ``batch(start)``, ``batch(start + 1)`` ... without end, made ahead by threads.
-
-        An error surfaces at the batch where it occurs and names it. Closing the
-        iterator (or dropping it) stops the threads.
-        """
-        return self._ahead(self._train_batch, itertools.count(start), self.batch_size)
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """uint8 [n, H, W, C]: these examples as evaluation sees them, read again."""
         return self._make(np.asarray(indices), np.asarray(indices), None)[0]
 
-    def num_eval_batches(self, batch_size: int | None = None) -> int:
-        """How many batches ``eval_batches`` yields: the same in every process."""
-        return -(-self.num_examples // (batch_size or self.batch_size))
-
-    def eval_batches(self, batch_size: int | None = None) -> Iterator[Batch]:
-        """Yields every example exactly once over all processes, in the source's order.
-
-        The last batch is filled up with zeros under mask False, so all have one shape
-        and every process gets the same number.
-        """
-        size = batch_size or self.batch_size
-        _check_divisible(size, self.process_count)
-        numbers = range(self.num_eval_batches(size))
-        return self._ahead(lambda n, pool: self._eval_batch(n, size, pool), numbers, size)
+    def check(self) -> None:
+        """Makes one example, so that bad data are found before devices are started."""
+        self.images(np.zeros(1, np.int64))
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the batches, as JSON-ready data: not hosts, threads or paths."""
@@ -144,10 +104,9 @@ class Pipeline:
         }
         return json.loads(json.dumps(plain))
 
-    def _positions(self, n: int, batch_size: int) -> np.ndarray:
-        local = batch_size // self.process_count
-        first = n * batch_size + self.process_index * local
-        return np.arange(first, first + local, dtype=np.int64)
+    def _group(self, examples: int) -> int:
+        local_bytes = examples * int(np.prod(self.shape))
+        return max(1, min(8, SMALL_BYTES // local_bytes)) if self._whole_batches else 1
 
     def _train_batch(self, n: int, pool: Executor | None) -> Batch:
         positions = self._positions(n, self.batch_size)
@@ -266,74 +225,6 @@ class Pipeline:
         raise UserError(
             f"{self.source.describe(index)} has label {label}{name}, but num_classes={self.num_classes}: labels must "
             f"be 0 to num_classes - 1.{has}"
-        )
-
-    def _ahead(
-        self, make: Callable[[int, Executor], Batch], numbers: Iterable[int], batch_size: int
-    ) -> Iterator[Batch]:
-        """Yields ``make(n, pool)`` for the numbers in order, ``prefetch`` tasks at work at a time."""
-        remaining = iter(numbers)
-        # Handing a batch from thread to thread costs 0.1 ms, as much as making a small one:
-        # several small ones make one task.
-        local_bytes = batch_size // self.process_count * int(np.prod(self.shape))
-        group = max(1, min(8, SMALL_BYTES // local_bytes)) if self._whole_batches else 1
-        # Two pools: with one, batches that wait for their images could fill it and lock up.
-        outer = ThreadPoolExecutor(self.prefetch, thread_name_prefix="batches")
-        inner = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
-        waiting: collections.deque[Future[list[Batch | Exception]]] = collections.deque()
-
-        def task(chosen: list[int]) -> list[Batch | Exception]:
-            made: list[Batch | Exception] = []
-            for n in chosen:
-                try:
-                    made.append(make(n, inner))
-                except UserError as error:
-                    return [*made, UserError(f"batch {n}: {error}")]
-                except Exception as error:
-                    error.add_note(f"while making batch {n}")
-                    return [*made, error]
-            return made
-
-        def start_next() -> None:
-            if chosen := list(itertools.islice(remaining, group)):
-                waiting.append(outer.submit(task, chosen))
-
-        try:
-            for _ in range(self.prefetch):
-                start_next()
-            while waiting:
-                made = collections.deque(waiting.popleft().result())
-                start_next()
-                while made:
-                    batch = made.popleft()  # not held here while the caller uses it
-                    if isinstance(batch, Exception):
-                        raise batch
-                    yield batch
-                    del batch
-        finally:
-            for pool in (outer, inner):
-                pool.shutdown(wait=False, cancel_futures=True)
-            for pool in (outer, inner):
-                pool.shutdown(wait=True)
-
-
-def difference(a: Any, b: Any, path: str = "data") -> list[str]:
-    """Lines that say where fingerprint ``b`` differs from ``a`` ([] = it does not)."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = list(a) + [k for k in b if k not in a]
-        pairs: list[tuple[Any, Any, str]] = [(a.get(k), b.get(k), f"{path}.{k}") for k in keys]
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        pairs = [(x, y, f"{path}[{i}]") for i, (x, y) in enumerate(zip(a, b))]
-    else:
-        return [] if a == b else [f"{path}: was {json.dumps(a)}, is {json.dumps(b)}"]
-    return [line for x, y, where in pairs for line in difference(x, y, where)]
-
-
-def _check_divisible(batch_size: int, process_count: int) -> None:
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"data: batch_size={batch_size} must be a positive multiple of the {process_count} processes "
-            f"(for example {max(batch_size // process_count, 1) * process_count})."
         )
 
 

@@ -12,6 +12,7 @@ from vitax.core import axes, metrics
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, ModelOutput, TrainState
 from vitax.data.pipeline import Pipeline
+from vitax.data.step_indexed import StepIndexed
 from vitax.objectives import losses
 from vitax.train.program import Program
 
@@ -39,7 +40,7 @@ class ClassificationEvaluator:
 
 
 def over_all(
-    program: Program, pipeline: Pipeline, measure: Callable[[Any, Any, Batch], dict[str, Mean]]
+    program: Program, pipeline: StepIndexed, measure: Callable[[Any, Any, Batch], dict[str, Mean]]
 ) -> Callable[[TrainState], dict[str, float]]:
     """An evaluation: means over every example, for the parameters and for their average where there is one.
 
@@ -66,7 +67,7 @@ def over_all(
     return run
 
 
-def global_batches(program: Program, pipeline: Pipeline) -> Iterator[Batch]:
+def global_batches(program: Program, pipeline: StepIndexed) -> Iterator[Batch]:
     """All evaluation batches as global arrays, the tail padded with ``mask`` False."""
     for local in pipeline.eval_batches(_fitting(program, pipeline.batch_size)):
         yield program.put(local)

@@ -9,8 +9,10 @@ from jax import lax
 
 from vitax.core.axes import constrain
 from vitax.core.errors import UserError
+from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout
 from vitax.layers.flat_attention import flat_attention_on_mesh
+from vitax.layers.inits import VIT_INITS, Inits
 from vitax.layers.linear import Linear
 
 Array = jax.Array
@@ -149,6 +151,7 @@ class Attention(nn.Module):
       kernel: ``xla``, or ``pallas``: a kernel for TPUs that keeps scores out of HBM
         (``layers.flat_attention``), without masks or dropout on the weights. Calls
         that want the weights take the xla form: the kernel never has them.
+      inits: how kernels start.
 
     Reference: Vaswani et al., arXiv:1706.03762, section 3.2.
     """
@@ -157,6 +160,7 @@ class Attention(nn.Module):
     dropout: float = 0.0
     dtype: Any = "float32"
     kernel: Literal["xla", "pallas"] = "xla"
+    inits: Inits = VIT_INITS
 
     @nn.compact
     def __call__(
@@ -167,7 +171,9 @@ class Attention(nn.Module):
         mask: Array | None = None,
         rng: Array | None = None,
         return_weights: bool = False,
-    ) -> tuple[Array, Array | None]:
+        cache: KVCache | None = None,
+        slots: Array | None = None,
+    ) -> tuple[Array, Any]:
         """Attends from ``queries`` to ``memory`` (the same array for self-attention).
 
         Args:
@@ -176,9 +182,14 @@ class Attention(nn.Module):
           mask: bool, broadcastable to [B, N, T, S]; True = may attend. None: all.
           rng: typed keys [B], or None for no dropout.
           return_weights: also return the weights.
+          cache: keys and values of earlier calls. Those of ``memory`` are written into
+            ``slots``, int32 [B, S of memory], and the queries attend to all slots of the
+            cache, as ``mask`` [B, N, T, slots] says.
+          slots: as above.
 
         Returns:
-          [B, T, D], and weights float32 [B, N, T, S] or None.
+          [B, T, D], and beside it the weights float32 [B, N, T, S] or None; with a cache,
+          beside it the new cache.
 
         Raises:
           UserError: a mask or dropout with ``pallas``, or where that kernel cannot run.
@@ -187,19 +198,25 @@ class Attention(nn.Module):
         shape = (self.num_heads, width // self.num_heads)
         axes = ("embed", "heads", "head_dim")
         flat = self.kernel == "pallas"
-        q = Linear(shape, axes, self.dtype, flat=flat, name="query")(queries)
-        k = Linear(shape, axes, self.dtype, flat=flat, name="key")(memory)
-        v = Linear(shape, axes, self.dtype, flat=flat, name="value")(memory)
+        init = self.inits.kernel
+        q = Linear(shape, axes, self.dtype, init, flat=flat, name="query")(queries)
+        k = Linear(shape, axes, self.dtype, init, flat=flat, name="key")(memory)
+        v = Linear(shape, axes, self.dtype, init, flat=flat, name="value")(memory)
         if flat:
             self._check_flat(mask)
+        if cache is not None:
+            assert slots is not None
+            cache = cache.write(k, v, slots)
+            k, v = cache.key, cache.value
         if flat and not return_weights:
             q, k, v = (a.reshape(*a.shape[:2], width) for a in (q, k, v))
             y, weights = flat_attention_on_mesh(q, k, v, self.num_heads).reshape(*q.shape[:2], *shape), None
         else:
             q, k, v = (constrain(a, ("batch", "tokens", "heads", "head_dim")) for a in (q, k, v))
             y, weights = attend(q, k, v, mask=mask, dropout_rate=self.dropout, rng=rng, return_weights=return_weights)
-        y = Linear((width,), ("heads", "head_dim", "embed"), self.dtype, flat=flat, name="out")(y)
-        return constrain(y, ("batch", "tokens", "embed")), weights
+        axes = ("heads", "head_dim", "embed")
+        y = Linear((width,), axes, self.dtype, self.inits.residual, flat=flat, name="out")(y)
+        return constrain(y, ("batch", "tokens", "embed")), weights if cache is None else cache
 
     def _check_flat(self, mask: Array | None) -> None:
         """Whatever the call wants, so that inspection and training agree on what is valid."""

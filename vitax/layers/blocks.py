@@ -1,4 +1,4 @@
-"""The pre-norm encoder block and its MLP."""
+"""The transformer block and its MLP."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from vitax.core.axes import constrain
 from vitax.layers.attention import Attention
+from vitax.layers.cache import KVCache
 from vitax.layers.dropout import drop_branch, dropout, fold
+from vitax.layers.inits import VIT_INITS, Inits
 from vitax.layers.linear import Linear
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
@@ -27,27 +29,28 @@ class Mlp(nn.Module):
       gelu: ``tanh`` (approximation, the original's numerics) or ``erf`` (exact).
       dropout: rate after GELU.
       dtype: compute dtype.
+      inits: how kernels and biases start.
     """
 
     mlp_dim: int
     gelu: Literal["tanh", "erf"] = "tanh"
     dropout: float = 0.0
     dtype: Any = "float32"
+    inits: Inits = VIT_INITS
 
     @nn.compact
     def __call__(self, x: Array, *, rng: Array | None = None) -> Array:
         """Maps [B, T, D] to [B, T, D]; ``rng`` as in ``Block``."""
-        width = x.shape[-1]
-        small = nn.initializers.normal(1e-6)
-        x = Linear((self.mlp_dim,), ("embed", "mlp"), self.dtype, bias_init=small, name="in")(x)
+        width, inits = x.shape[-1], self.inits
+        x = Linear((self.mlp_dim,), ("embed", "mlp"), self.dtype, inits.kernel, inits.mlp_bias, name="in")(x)
         x = constrain(x, ("batch", "tokens", "mlp"))
         x = jax.nn.gelu(x, approximate=self.gelu == "tanh")
         x = dropout(x, self.dropout, rng, HIDDEN)
-        return Linear((width,), ("mlp", "embed"), self.dtype, bias_init=small, name="out")(x)
+        return Linear((width,), ("mlp", "embed"), self.dtype, inits.residual, inits.mlp_bias, name="out")(x)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
+    """x + attention(norm(x)), then x + mlp(norm(x)); or norm(x + attention(x)), then norm(x + mlp(x)).
 
     Parameters: ``norm_1``, ``attention``, ``norm_2``, ``mlp``, and ``layer_scale_1/2``
     where asked for.
@@ -56,25 +59,32 @@ class Block(nn.Module):
       num_heads: attention heads.
       mlp_dim: hidden width of the MLP.
       dropout: rate after attention, after GELU and after the MLP.
+      hidden_dropout: rate after GELU where it is not ``dropout``.
       attention_dropout: rate on attention weights.
       layer_scale: start value of a learned scale on both branches; None = absent.
       gelu: as in ``Mlp``.
       norm_eps: epsilon of both norms.
       dtype: compute dtype, also of the residual stream.
       attention_kernel: ``kernel`` of ``Attention``.
+      norm: ``pre``, before each branch, or ``post``, after each sum.
+      inits: how kernels start.
 
     Reference: ViT, arXiv:2010.11929, equations 2 and 3. LayerScale: arXiv:2103.17239.
+      ``post``: Vaswani et al., arXiv:1706.03762, section 3.1.
     """
 
     num_heads: int
     mlp_dim: int
     dropout: float = 0.0
+    hidden_dropout: float | None = None
     attention_dropout: float = 0.0
     layer_scale: float | None = None
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     dtype: Any = "float32"
     attention_kernel: Literal["xla", "pallas"] = "xla"
+    norm: Literal["pre", "post"] = "pre"
+    inits: Inits = VIT_INITS
 
     @nn.compact
     def __call__(
@@ -85,7 +95,9 @@ class Block(nn.Module):
         rng: Array | None = None,
         keep: float | Array | None = None,
         return_weights: bool = False,
-    ) -> tuple[Array, Array | None]:
+        cache: KVCache | None = None,
+        slots: Array | None = None,
+    ) -> tuple[Array, Any]:
         """Runs the block.
 
         Args:
@@ -94,25 +106,34 @@ class Block(nn.Module):
           rng: typed keys [B], or None for no randomness.
           keep: probability that an example keeps each branch; None keeps all.
           return_weights: also return the attention weights.
+          cache: as in ``Attention``.
+          slots: as in ``Attention``.
 
         Returns:
-          [B, T, D], and attention weights [B, N, T, T] or None.
+          [B, T, D], and beside it attention weights [B, N, T, T] or None; with a cache,
+          the new cache.
         """
         # On the carry of a scan this constraint decides: without it the compiler may
         # shard the width and keep the whole batch on every device.
         x = constrain(x, ("batch", "tokens", "embed"))
-        y = LayerNorm(self.norm_eps, self.dtype, name="norm_1")(x)
+        pre = self.norm == "pre"
+        norm_1, norm_2 = (LayerNorm(self.norm_eps, self.dtype, name=f"norm_{i}") for i in (1, 2))
+        y = norm_1(x) if pre else x
         attention = Attention(
-            self.num_heads, self.attention_dropout, self.dtype, self.attention_kernel, name="attention"
+            self.num_heads, self.attention_dropout, self.dtype, self.attention_kernel, self.inits, name="attention"
         )
-        y, weights = attention(y, y, mask=mask, rng=fold(rng, ATTENTION), return_weights=return_weights)
+        keys = fold(rng, ATTENTION)
+        y, beside = attention(y, y, mask=mask, rng=keys, return_weights=return_weights, cache=cache, slots=slots)
         y = dropout(y, self.dropout, rng, AFTER_ATTENTION)
         x = x + drop_branch(self._scaled(y, "layer_scale_1"), keep, rng, BRANCH_1)
-        y = LayerNorm(self.norm_eps, self.dtype, name="norm_2")(x)
-        y = Mlp(self.mlp_dim, self.gelu, self.dropout, self.dtype, name="mlp")(y, rng=rng)
+        x = x if pre else norm_1(x)
+        y = norm_2(x) if pre else x
+        hidden_dropout = self.dropout if self.hidden_dropout is None else self.hidden_dropout
+        y = Mlp(self.mlp_dim, self.gelu, hidden_dropout, self.dtype, self.inits, name="mlp")(y, rng=rng)
         y = dropout(y, self.dropout, rng, AFTER_MLP)
         x = x + drop_branch(self._scaled(y, "layer_scale_2"), keep, rng, BRANCH_2)
-        return constrain(x, ("batch", "tokens", "embed")), weights
+        x = x if pre else norm_2(x)
+        return constrain(x, ("batch", "tokens", "embed")), beside
 
     def _scaled(self, y: Array, name: str) -> Array:
         if self.layer_scale is None:

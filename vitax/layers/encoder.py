@@ -1,6 +1,6 @@
 """A stack of blocks: unrolled or scanned, one layout of parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import numpy as np
 
 from vitax.core.errors import pick
 from vitax.layers.blocks import Block
+from vitax.layers.cache import KVCache
 from vitax.layers.dropout import fold
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import REMAT_POLICIES, RematName
@@ -65,6 +66,7 @@ class Encoder(nn.Module):
         self,
         x: Array,
         *,
+        mask: Array | None = None,
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
@@ -73,6 +75,7 @@ class Encoder(nn.Module):
 
         Args:
           x: [B, T, D].
+          mask: as in ``Attention``.
           rng: typed keys [B], or None for no randomness.
           return_intermediates: also return the output of each block.
           return_attention: also return the attention weights of each block.
@@ -94,7 +97,8 @@ class Encoder(nn.Module):
         def body(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             params, index, keep = layer
             keys = fold(rng, FIRST_BLOCK + index)
-            x, weights = block.apply({"params": params}, x, rng=keys, keep=keep, return_weights=return_attention)
+            options = {"mask": mask, "rng": keys, "keep": keep, "return_weights": return_attention}
+            x, weights = block.apply({"params": params}, x, **options)
             return x, (x if return_intermediates else None, weights)
 
         policy = pick(REMAT_POLICIES, self.remat, "model.remat")
@@ -119,6 +123,26 @@ class Encoder(nn.Module):
             if return_attention:
                 intermediates[f"attention_{i:02d}"] = weights
         return x, intermediates
+
+    def decode(
+        self, x: Array, caches: Sequence[KVCache], *, mask: Array, slots: Array
+    ) -> tuple[Array, tuple[KVCache, ...]]:
+        """Runs the blocks on the next tokens, without the final norm; unrolled, since a scan would copy the caches.
+
+        Args:
+          x: [B, T, D].
+          caches: one a block.
+          mask: bool, broadcastable to [B, N, T, slots of the caches].
+          slots: int32 [B, T], where the tokens belong.
+
+        Returns:
+          [B, T, D] and the new caches.
+        """
+        written = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block(x, mask=mask, cache=cache, slots=slots)
+            written.append(cache)
+        return x, tuple(written)
 
     def keep_probabilities(self) -> np.ndarray | None:
         """float32 [depth]: 1 - stochastic_depth * i / (depth - 1), or None for all 1."""

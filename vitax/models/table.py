@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import bit_sizes, efficientnet_sizes, vit_sizes
+from vitax.models import bit_sizes, efficientnet_sizes, gpt_sizes, vit_sizes
 from vitax.models.bit import BiT
 from vitax.models.efficientnet import EfficientNet
+from vitax.models.gpt import GPT
 from vitax.models.hybrid import Hybrid
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet}
+MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet, "gpt": GPT}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -42,17 +43,34 @@ def published() -> dict[str, dict[str, Any]]:
             **efficientnet_sizes.fields(name),
             "num_classes": 1000,
         }
+    for name in gpt_sizes.SIZES:
+        models[name] = {"kind": "gpt", **gpt_sizes.fields(name)}
     return models
 
 
-def native_size(name: str) -> int:
-    """Side in pixels of the images that a published model is made for, and its cost is printed at."""
+def native_size(name: str) -> int | None:
+    """Side in pixels of the images that a published model is made for, and its cost is printed at; None for text."""
+    if name in gpt_sizes.SIZES:
+        return None
     size = efficientnet_sizes.SIZES.get(name.removeprefix("EfficientNet-"))
     return 224 if size is None else size.image_size
 
 
-def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any) -> tuple[Any, Any, Any]:
-    """A published model with the shapes of its variables and of one image: nothing is allocated.
+def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> jax.ShapeDtypeStruct:
+    """The shape of one input: an image float32 [1, height, width, 3], or tokens int32 [1, context].
+
+    Args:
+      model: of ``MODELS``.
+      image_size: side in pixels, or (height, width); not read for text.
+    """
+    if isinstance(model, GPT):
+        return jax.ShapeDtypeStruct((1, model.context), jnp.int32)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    return jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+
+
+def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **changes: Any) -> tuple[Any, Any, Any]:
+    """A published model with the shapes of its variables and of one input: nothing is allocated.
 
     Args:
       name: a name of ``published()``.
@@ -60,8 +78,7 @@ def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any)
       **changes: constructor fields other than published, e.g. ``num_classes``.
 
     Returns:
-      (model, variables, float32 image [1, height, width, 3]), the last two as
-      ``jax.ShapeDtypeStruct``.
+      (model, variables, input as of ``inputs``), the last two as ``jax.ShapeDtypeStruct``.
 
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
@@ -69,10 +86,9 @@ def abstract(name: str, image_size: int | tuple[int, int] = 224, **changes: Any)
     fields = dict(pick(published(), name, "models")) | changes
     # Scanned, so that tracing does not grow with depth; parameters and costs are the same.
     model = MODELS[fields.pop("kind")](**fields, unroll=False)
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    one = inputs(model, image_size)
     # An abstract key: a real one would start the devices.
-    return model, jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images), images
+    return model, jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one), one
 
 
 def summary(
@@ -87,19 +103,20 @@ def summary(
 
     Returns:
       ``name``, ``parameters`` (elements, running statistics not counted), ``gmacs`` (1e9
-      multiply-accumulates of one forward pass of one image), ``tokens`` (length of the
-      sequence in the encoder; None for a convolutional network), ``image_size``.
+      multiply-accumulates of one forward pass of one image, or of one sequence of text),
+      ``tokens`` (length of the sequence; None for a convolutional network), ``image_size``
+      (None for text).
 
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
     """
     size = native_size(name) if image_size is None else image_size
-    model, variables, images = abstract(name, size, **({} if num_classes is None else {"num_classes": num_classes}))
-    cost = flops.forward_flops(model, variables, images)
+    model, variables, one = abstract(name, size, **({} if num_classes is None else {"num_classes": num_classes}))
+    cost = flops.forward_flops(model, variables, one)
     return {
         "name": name,
         "parameters": tree.size(variables["params"]),
         "gmacs": cost.macs / 1e9,
         "tokens": model.num_tokens(size) if hasattr(model, "num_tokens") else None,
-        "image_size": size if isinstance(size, int) else list(size),
+        "image_size": list(size) if isinstance(size, tuple) else size,
     }

@@ -102,6 +102,9 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_checkpoint(workdir: Path, figures: Path) -> Iterator[Section]:
     recipe, program, state, metadata = infer.load(str(workdir))
+    if recipe.data.size is None:  # text has no pictures to show
+        yield "Versions", page.rows(metadata["versions"])
+        return
     names = metadata.get("class_names") or [str(i) for i in range(recipe.data.num_classes)]
     yield "A training batch as the model sees it", _batch(recipe, program, names, figures)
     images = recipe.data.pipeline(recipe.seed).batch(0)["image"]

@@ -1,0 +1,108 @@
+"""Text in windows: every token once, documents marked, batches a pure function of (seed, step)."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from vitax.core.errors import UserError
+from vitax.data.text import EmbeddedText, Text
+from vitax.data.text_pipeline import TextPipeline
+from vitax.data.tokenizers import Bytes
+from vitax.text_spec import TextSpec
+
+DOCUMENTS = [b"first text", "zw\u00f6lf".encode(), b"the third, a longer one"]
+T = 8
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "a.txt").write_bytes(DOCUMENTS[0])
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"---".join(DOCUMENTS[1:])))
+    (tmp_path / "ignored.png").write_bytes(b"no text")
+    return Text(str(tmp_path), Bytes(), T, separator="---")
+
+
+def pipeline(source, **options):
+    return TextPipeline(source, **{"vocab_size": 257, "batch_size": 4, "seed": 3, **options})
+
+
+def test_bytes_and_back():
+    text = "zw\u00f6lf \U0001f600".encode()
+    assert Bytes().decode(Bytes().encode(text)) == text
+    assert Bytes().decode([256, 97, 256]) == b"a"
+    assert Bytes().token_bytes.sum() == 256
+
+
+def test_every_token_is_predicted_once_and_knows_its_document(source):
+    mark = [256]
+    stream = [t for d in DOCUMENTS for t in [*mark, *d]] + mark
+    windows = source.gather(np.arange(len(source)))
+    real = windows["segment_ids"] > 0
+    np.testing.assert_array_equal(windows["tokens"][real], stream[:-1])
+    np.testing.assert_array_equal(windows["targets"][real], stream[1:])
+    assert not windows["tokens"][~real].any()
+    # A document begins at its mark: segments change there, and only there.
+    for tokens, segments in zip(windows["tokens"], windows["segment_ids"]):
+        for t in range(1, T):
+            if segments[t]:
+                assert (segments[t] != segments[t - 1]) == (tokens[t] == 256)
+
+
+def test_splits_are_of_documents(source):
+    first = Text(source.path, Bytes(), T, "---", "[:1]")
+    assert bytes(first.stream[1:-1].astype(np.uint8)) == DOCUMENTS[0]
+    rest = Text(source.path, Bytes(), T, "---", "[1:]")
+    assert len(first.stream) + len(rest.stream) == len(source.stream) + 1
+    assert first.fingerprint() != rest.fingerprint()
+
+
+def test_batches_are_a_function_of_seed_and_step(source):
+    whole = pipeline(source)
+    ahead = whole.iterate(2)
+    for n in (2, 3):
+        made = next(ahead)
+        for name, value in pipeline(source).batch(n).items():
+            np.testing.assert_array_equal(made[name], value)
+    ahead.close()
+    parts = [pipeline(source, process_index=i, process_count=2).batch(1) for i in range(2)]
+    for name, value in whole.batch(1).items():
+        np.testing.assert_array_equal(np.concatenate([p[name] for p in parts]), value)
+    assert (pipeline(source, seed=4).batch(0)["index"] != whole.batch(0)["index"]).any()
+
+
+def test_an_epoch_and_an_evaluation_hold_every_window_once(source):
+    n = len(source)
+    assert n % 4
+    batches = [pipeline(source).batch(i) for i in range(n)]
+    assert np.bincount(np.concatenate([b["index"] for b in batches])).tolist() == [4] * n
+    evaluated = list(pipeline(source).eval_batches())
+    index = np.concatenate([b["index"][b["mask"]] for b in evaluated])
+    np.testing.assert_array_equal(index, np.arange(n))
+    last = evaluated[-1]
+    assert not last["segment_ids"][~last["mask"]].any()
+
+
+def test_the_embedded_plays_are_whole():
+    text = EmbeddedText(Bytes(), 128, split="[-1:]")
+    assert bytes(text.stream[1:12].astype(np.uint8)) == b"THE TEMPEST"
+    assert (EmbeddedText(Bytes(), 128).stream == 256).sum() == 6 + 1
+
+
+def test_what_is_wrong_with_text_is_said(source, tmp_path):
+    with pytest.raises(UserError, match=r"data.vocab_size: 200, but the text has token id 256"):
+        pipeline(source, vocab_size=200)
+    with pytest.raises(UserError, match="no such file or folder. Expected text"):
+        len(Text(str(tmp_path / "absent"), Bytes(), T))
+    (tmp_path / "b.txt.gz").write_bytes(b"no gzip")
+    with pytest.raises(UserError, match=r"b.txt.gz: not a whole gzip file"):
+        len(Text(str(tmp_path), Bytes(), T))
+    with pytest.raises(UserError, match="is not a regular expression"):
+        len(Text(str(tmp_path / "a.txt"), Bytes(), T, separator="("))
+    spec = TextSpec({"kind": "embedded_text"}, num_examples=7, length=128)
+    with pytest.raises(UserError, match=r"the source holds 5157 windows of 128 tokens. Set --config.data.num_examples"):
+        spec.build_source()
+    with pytest.raises(UserError, match=r"data.vocab_size: 100, but the tokenizer has 257 ids"):
+        TextSpec({"kind": "text"}, 1, 8, vocab_size=100).check("data")
+    with pytest.raises(UserError, match=r'data.source.paht: unknown field. Did you mean "path"'):
+        TextSpec({"kind": "text", "paht": "x"}, 1, 8).check("data")

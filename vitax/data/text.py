@@ -1,0 +1,164 @@
+"""Text as windows of tokens: ``TEXT_SOURCES``.
+
+The documents of a source are joined to one stream, each behind the tokenizer's mark,
+and the stream is cut into windows of T inputs; a window's targets are the tokens after
+them, so every token but the first mark is predicted once. The last window is padded.
+"""
+
+import dataclasses
+import functools
+import gzip
+import hashlib
+import importlib.resources
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+
+from vitax.core.errors import UserError
+from vitax.data import splits
+
+SUFFIXES = (".txt", ".txt.gz", ".gz")
+
+
+class Windows:
+    """A source whose examples are windows of a stream: subclasses are dataclasses that give ``_documents``.
+
+    They have the fields ``split``, ``length`` and ``tokenizer``.
+    """
+
+    split: str
+    length: int
+    tokenizer: Any
+
+    class_names = None
+
+    def _documents(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    @functools.cached_property
+    def stream(self) -> np.ndarray:
+        """uint16 or int32 [tokens]: the documents, each behind a mark, and a mark at the end."""
+        documents = list(self._documents())
+        start, stop = splits.bounds(splits.parse(self.split, "text")[1], len(documents))
+        mark = self.tokenizer.encode(b"")[:0]
+        mark = np.append(mark, np.array(self.tokenizer.end_of_document, mark.dtype))
+        parts = [part for text in documents[start:stop] for part in (mark, self.tokenizer.encode(text))]
+        if not parts:
+            raise UserError(f'text: split "{self.split}" leaves none of the {len(documents)} documents.')
+        return np.concatenate([*parts, mark])
+
+    def __len__(self) -> int:
+        return -(-(len(self.stream) - 1) // self.length)
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Windows: tokens, targets and segment_ids, int32 [B, T]; padding has segment 0."""
+        at = np.asarray(indices, np.int64)[:, None] * self.length + np.arange(self.length + 1)
+        real = at[:, 1:] < len(self.stream)
+        window = self.stream[np.minimum(at, len(self.stream) - 1)].astype(np.int32)
+        segment_ids = 1 + np.cumsum(window[:, :-1] == self.tokenizer.end_of_document, 1, np.int32)
+        return {
+            "tokens": np.where(real, window[:, :-1], 0),
+            "targets": np.where(real, window[:, 1:], 0),
+            "segment_ids": np.where(real, segment_ids, 0),
+        }
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: values[0] for name, values in self.gather(np.array([index])).items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(np.ascontiguousarray(self.stream).tobytes(), digest_size=8).hexdigest()
+        return {
+            "kind": "text",
+            "tokenizer": type(self.tokenizer).__name__.lower(),
+            "length": self.length,
+            "tokens": len(self.stream),
+            "digest": digest,
+        }
+
+    def describe(self, index: int) -> str:
+        return f"window {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(Windows):
+    """Files of text, held in memory.
+
+    Attributes:
+      path: a file (.txt or .gz), or a folder whose .txt and .gz files are read in the
+        order of their names.
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      separator: regular expression of what stands between two documents of a file; None
+        makes each file one document.
+      split: a slice of the documents, such as ``[:90%]`` or ``[-5:]``.
+    """
+
+    path: str
+    tokenizer: Any
+    length: int
+    separator: str | None = None
+    split: str = ""
+
+    def _documents(self) -> Iterator[bytes]:
+        for file in self.files():
+            raw = file.read_bytes()
+            try:
+                text = gzip.decompress(raw) if file.suffix == ".gz" else raw
+            except (OSError, EOFError) as error:
+                raise UserError(f"{file}: not a whole gzip file ({error}).") from error
+            yield from _split(text, self.separator)
+
+    def files(self) -> list[pathlib.Path]:
+        """The files, sorted.
+
+        Raises:
+          UserError: nothing there.
+        """
+        root = pathlib.Path(self.path).expanduser()
+        if root.is_file():
+            return [root]
+        found = sorted(p for p in root.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
+        if not found:
+            what = "holds no .txt or .gz file" if root.is_dir() else "no such file or folder"
+            raise UserError(f"data.source.path: {self.path}: {what}. Expected text as .txt or .gz.")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedText(Windows):
+    """A small text that ships with vitax: no file, no network.
+
+    Attributes:
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      name: ``shakespeare``: six plays.
+      split: a slice of the plays, such as ``[:-1]``.
+    """
+
+    tokenizer: Any
+    length: int
+    name: Literal["shakespeare"] = "shakespeare"
+    split: str = ""
+
+    def _documents(self) -> Iterator[bytes]:
+        path = importlib.resources.files("vitax.data.embedded") / f"{self.name}.txt.gz"
+        yield from _split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
+
+
+# A play begins with its title, above the name of its author.
+SHAKESPEARE = r"\n\n(?=[^\n]+\n\nby William Shakespeare)"
+
+
+def _split(text: bytes, separator: str | None) -> list[bytes]:
+    if separator is None:
+        return [text]
+    try:
+        return [part for part in re.split(separator.encode(), text) if part.strip()]
+    except re.error as error:
+        raise UserError(f"data.source.separator: {separator!r} is not a regular expression ({error}).") from error
+
+
+TEXT_SOURCES: dict[str, Any] = {"embedded_text": EmbeddedText, "text": Text}

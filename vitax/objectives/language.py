@@ -1,0 +1,59 @@
+"""Next-token prediction as an objective."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vitax.core.metrics import Mean
+from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
+from vitax.objectives import losses
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """Predicts each token from those before it in its document.
+
+    Attributes:
+      model: a module whose ``apply(variables, tokens, segment_ids=, train=, rng=)`` returns a
+        ``ModelOutput`` with logits [B, T, V].
+      vocab_size: V.
+      label_smoothing: weight of the uniform target, in training only.
+    """
+
+    model: nn.Module
+    vocab_size: int
+    label_smoothing: float = 0.0
+
+    def init(self, rng: jax.Array, batch: Batch) -> PyTree:
+        """The model's variables for windows of this batch's length."""
+        return self.model.init(rng, jnp.zeros((1, batch["tokens"].shape[1]), jnp.int32))
+
+    def prepare(self, batch: Batch, rng: jax.Array, *, train: bool) -> Batch:
+        """Nothing: tokens are ready as they come."""
+        return batch
+
+    def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
+        """The model on a batch; ``rng`` turns dropout on, keyed per example."""
+        keys = None
+        if rng is not None:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
+        options |= {"segment_ids": batch["segment_ids"], "train": rng is not None, "rng": keys}
+        return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]
+
+    def counted(self, batch: Batch) -> jax.Array:
+        """bool [B, T]: the targets that count, which padding does not."""
+        return (batch["segment_ids"] > 0) & batch["mask"][:, None]
+
+    def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
+        """Cross-entropy in nats and accuracy, both means over tokens."""
+        output = self.forward(variables, batch, rng if train else None)
+        assert output.logits is not None
+        smoothing = self.label_smoothing if train else 0.0
+        per_token = losses.softmax_cross_entropy(output.logits, batch["targets"], label_smoothing=smoothing)
+        correct = output.logits.argmax(-1) == batch["targets"]
+        counted = self.counted(batch)
+        return LossOutput(loss=Mean.of(per_token, counted), metrics={"accuracy": Mean.of(correct, counted)})

@@ -1,0 +1,122 @@
+"""``data`` of a recipe whose examples are windows of text."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from vitax.construct import construct, fields_of
+from vitax.core.bounds import NotNegative, Positive
+from vitax.core.errors import UserError, pick, suggest
+from vitax.data.text import TEXT_SOURCES, Windows
+from vitax.data.text_pipeline import TextPipeline
+from vitax.data.tokenizers import TOKENIZERS
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec:
+    """``data`` of a language recipe (and of an evaluator, whose missing fields come from it).
+
+    Attributes:
+      source: spec of a source of ``data.text.TEXT_SOURCES``.
+      num_examples: windows, stated here so that plans never open data; checked at training.
+      length: T, tokens of a window.
+      vocab_size: of the model; at least that of the tokenizer.
+      tokenizer: spec of a tokenizer of ``data.tokenizers.TOKENIZERS``.
+      batch_size: windows a step, over all devices.
+      shuffle: a new permutation each epoch.
+      seed: of the order; the recipe's ``seed`` if left out.
+      threads: that make batches; as many as there are cores if left out.
+      prefetch: batches made ahead.
+    """
+
+    SHARED: ClassVar = ("length", "vocab_size", "tokenizer", "batch_size", "threads", "prefetch")
+
+    source: Mapping[str, Any]
+    num_examples: Positive
+    length: Positive
+    vocab_size: Positive = 257
+    tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"kind": "bytes"})
+    batch_size: Positive = 64
+    shuffle: bool = True
+    seed: NotNegative | None = None
+    threads: Positive | None = None
+    prefetch: Positive = 2
+
+    # Text has no image size.
+    size: ClassVar[None] = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Fields of models and objectives that the data decide."""
+        return {"vocab_size": self.vocab_size, "context": self.length}
+
+    @property
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a global batch."""
+        b = self.batch_size
+        window = jax.ShapeDtypeStruct((b, self.length), np.int32)
+        return {
+            "tokens": window,
+            "targets": window,
+            "segment_ids": window,
+            "mask": jax.ShapeDtypeStruct((b,), np.bool_),
+            "index": jax.ShapeDtypeStruct((b,), np.int32),
+        }
+
+    def check(self, where: str) -> None:
+        """Checks source and tokenizer without opening anything.
+
+        Raises:
+          UserError: an unknown kind or field, or a vocabulary that is too small.
+        """
+        target = pick(TEXT_SOURCES, self.source.get("kind", ""), f"{where}.source.kind")
+        fields = fields_of(target)
+        for key in self.source:
+            if key != "kind" and key not in fields:
+                raise UserError(
+                    f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
+                )
+        least = self.build_tokenizer(where).vocab_size
+        if least > self.vocab_size:
+            raise UserError(
+                f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {least} ids. Set it to {least}."
+            )
+
+    def build_tokenizer(self, where: str = "data") -> Any:
+        """The tokenizer."""
+        return construct(TOKENIZERS, self.tokenizer, f"{where}.tokenizer")
+
+    def build_source(self, where: str = "data") -> Windows:
+        """The source, with what the recipe states about it checked: opens it."""
+        tokenizer = self.build_tokenizer(where)
+        source = construct(TEXT_SOURCES, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
+        if len(source) != self.num_examples:
+            raise UserError(
+                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} windows "
+                f"of {self.length} tokens. Set --config.{where}.num_examples={len(source)}."
+            )
+        return source
+
+    def pipeline(
+        self,
+        seed: int,
+        where: str = "data",
+        source: Windows | None = None,
+        process: tuple[int, int] | None = None,
+    ) -> TextPipeline:
+        """The pipeline of a process (index, count), by default this one, over a source that is open or one it opens."""
+        index, count = process or (jax.process_index(), jax.process_count())
+        return TextPipeline(
+            self.build_source(where) if source is None else source,
+            vocab_size=self.vocab_size,
+            batch_size=self.batch_size,
+            seed=seed if self.seed is None else self.seed,
+            shuffle=self.shuffle,
+            threads=self.threads,
+            prefetch=self.prefetch,
+            process_index=index,
+            process_count=count,
+        )
