@@ -1,6 +1,6 @@
 """Teacher against student on Fashion-MNIST with few labels: the gain of Noisy Student over seeds.
 
-    python benchmarks/noisy_student.py [--data DIR] [--seeds 3] [--alone] [--workdir runs/noisy] [--config.PATH=VALUE ...]
+    python benchmarks/noisy_student.py [--data DIR] [--seeds 3] [--alone] [--workdir DIR] [--config.PATH=VALUE ...]
 
 Each seed trains a teacher on the labels, writes its soft pseudo-labels of the unlabelled
 images, and trains a student on both. `--alone` adds the student's network and noise on the
