@@ -27,11 +27,6 @@ by a test. The commands run in `/home/me`, which holds `photos/` (two classes of
 `runs/`.
 
 """
-TAIL = """## Not yet
-
-Token ids that are not in the vocabulary (torch: an index error; `x[i]` in JAX clamps silently, `jnp.take` gives NaN):
-vitax has no language models yet, so no such message.
-"""
 
 
 def printed() -> dict[str, dict[str, Any]]:
@@ -57,7 +52,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         others = f"Others: {row.others}\n\n" if row.others else ""
         rows.append(f"\n## {row.title}\n\n{others}```text\n{start}{command}\n")
         rows.append(f"{results[row.title]['message']}\n```\n")
-    return "".join(rows) + "\n" + TAIL
+    return "".join(rows)
 
 
 if __name__ == "__main__":

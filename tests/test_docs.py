@@ -58,6 +58,11 @@ HOW = (
     (r"vitax train --config configs/patch_bag.py .*", Parsed("the recipe of test_docs_model.py")),
     (r"vitax train --config mine.json .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
     (r"vitax train --config (configs/)?vit_.*", TFDS),
+    (r"vitax train --config gpt_shakespeare:data=.*", Parsed("wants the collected works")),
+    (
+        r"vitax (train --config gpt|(eval|generate) --checkpoint runs/gpt).*",
+        Parsed("tests/generate/test_generation.py"),
+    ),
     (r"vitax (train --config|pseudo-label --config) noisy_student_fashion:.*", Parsed("tests/test_pseudo_label.py")),
     (r"vitax finetune .* --checkpoint weights/.*", Parsed("wants weights from the index: tests/test_real_weights.py")),
     (r"vitax compare runs/real .*", Parsed("compares the two runs before it")),

@@ -11,6 +11,7 @@ BELOW = {
     "optim": {"core"},
     "data": {"core"},
     "cost": {"core"},
+    "generate": {"core"},
     "models": {"core", "layers", "cost"},
     "checkpoint": {"core", "parallel"},
     "objectives": {"core", "layers", "models"},

@@ -231,7 +231,12 @@ ROWS = (
     ),
     Row("Package missing: gcs", PACKAGES, ("cost", "--workdir", "gs://bucket/run"), NO_DEVICE, hide="gcsfs"),
     Row("Package missing: cuda", "JAX: a bare `AssertionError`", train(), NO_DEVICE, platforms="cuda"),
-    # Token ids that are not in the vocabulary: a row here when there is a language model to give them to.
+    Row(
+        "Token ids not below vocab_size",
+        "torch: an index error. JAX: `x[i]` clamps silently, `jnp.take` gives NaN",
+        train("--config.data.vocab_size=200", config="gpt_shakespeare"),
+        NO_DEVICE,
+    ),
 )
 
 

@@ -110,6 +110,16 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED
 
 
+def _generate(args: argparse.Namespace, rest: list[str]) -> int:
+    from vitax import generation
+    from vitax.generate.sampling import Sampling
+
+    sampling = Sampling(args.temperature, args.top_k or 0, args.top_p)
+    made = generation.generate(args.checkpoint, args.prompt, sampling, args.max_tokens, args.seed, rest)
+    _print(args, made, [made["prompt"] + made["text"]])
+    return EXIT_DONE
+
+
 def _pseudo_label(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import pseudo_label, recipe
 
@@ -294,6 +304,7 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
+    "generate": _generate,
     "pseudo-label": _pseudo_label,
     "quickstart": _quickstart,
     "recipes": _recipes,

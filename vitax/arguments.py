@@ -18,6 +18,7 @@ VERBS = {
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
     "predict": "classify image files and folders with a checkpoint; features and attention too",
+    "generate": "continue a prompt with a language model's checkpoint",
     "pseudo-label": "label images with a teacher, for a student's recipe (Noisy Student)",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
     "recipes": "list the recipes, with the numbers they reproduce, or explain one",
@@ -61,6 +62,8 @@ def _number(kind: Callable[[str], Number], good: Callable[[Number], bool], expec
 _WHOLE = _number(int, lambda n: n >= 1, "at least 1, a whole number")
 _SHARE = _number(float, lambda x: 0 < x < 1, "a share between 0 and 1, such as 0.1")
 _MFU = _number(float, lambda x: 0 < x <= 1, "above 0 and at most 1, such as 0.4")
+_WARMTH = _number(float, lambda x: 0 <= x < math.inf, "at least 0, such as 0.8")
+_PORTION = _number(float, lambda x: 0 < x <= 1, "above 0 and at most 1, such as 0.9")
 _SECONDS = _number(float, lambda x: 0 < x < math.inf, "a number of seconds above 0")
 
 
@@ -142,6 +145,16 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument(
             "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
         ),
+    ),
+    "generate": (
+        _JSON,
+        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of a language model"),
+        _argument("--prompt", default="", metavar="TEXT", help="to continue (default: starts a document)"),
+        _argument("--max-tokens", type=_WHOLE, default=200, metavar="N", help="the longest continuation (default 200)"),
+        _argument("--temperature", type=_WARMTH, default=1.0, metavar="X", help="0 takes the likeliest (default 1)"),
+        _argument("--top-k", type=_WHOLE, metavar="N", help="draw from the N likeliest tokens (default: from all)"),
+        _argument("--top-p", type=_PORTION, default=1.0, metavar="P", help="draw from the likeliest that hold P"),
+        _argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)"),
     ),
     "pseudo-label": (
         _JSON,
@@ -228,7 +241,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
 }
 # Verbs that take ``--config.PATH=VALUE`` though they name no recipe.
-OVERRIDING = ("finetune", "eval", "predict", "quickstart", "convert")
+OVERRIDING = ("finetune", "eval", "predict", "generate", "quickstart", "convert")
 
 
 def options_of(verb: str) -> tuple[str, ...]:

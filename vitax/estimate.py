@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vitax.core import tree
+from vitax.core.errors import UserError
 from vitax.cost import activations, memory
 from vitax.cost.activations import Activations, Traced
 from vitax.cost.chips import Chip
@@ -113,6 +114,19 @@ def _activations(model: Any, size: tuple[int, int], channels: int, method: str |
         return activations.count(lambda v, x: model.apply(v, x, method=method), variables, image)
     mutable = [name for name in variables if name != "params"] or False
     return activations.count(lambda v, x: model.apply(v, x, train=True, mutable=mutable), variables, image)
+
+
+def check_planned(recipe: Recipe) -> None:
+    """Refuses what the arithmetic here does not know yet.
+
+    Raises:
+      UserError: a language model: its logits, one row a token, are in no figure here.
+    """
+    if recipe.data.size is None:
+        raise UserError(
+            f'plan: "{recipe.config["model"]["kind"]}" is a language model; plans are of image models so far. '
+            "vitax train prints the compute of a step, and the ledger what a run has cost."
+        )
 
 
 def state_bytes(program: Program) -> dict[str, int]:

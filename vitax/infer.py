@@ -118,6 +118,16 @@ def _evaluator_on(path: str, plain: Mapping[str, Any]) -> dict[str, Any]:
     return {"val": {"kind": "classification", "data": data}}
 
 
+def check_images(recipe: Recipe, what: str) -> None:
+    """Refuses a model of text where images are meant.
+
+    Raises:
+      UserError: says what it can be used for.
+    """
+    if recipe.data.size is None:
+        raise UserError(f"{what}: a language model, which takes no images; vitax generate continues a prompt.")
+
+
 def check_head(recipe: Recipe, checkpoint: str) -> None:
     """Refuses a model that gives features alone.
 
@@ -143,6 +153,8 @@ def evaluate(checkpoint: str, overrides: Sequence[str] = (), data: str | None = 
       ``{"metrics": {"val/accuracy": ...}, "examples": n, "step": n, "weights": "params" | "ema"}``.
     """
     recipe, program, state, metadata = load(checkpoint, overrides, data)
+    if data is not None:
+        check_images(recipe, f"--data {data}")
     check_head(recipe, checkpoint)
     evaluators = recipe.evaluators()
     if not evaluators:

@@ -83,6 +83,7 @@ class Predictor:
           UserError: a bad checkpoint, or a model without a head.
         """
         recipe, program, state, metadata = infer.load(checkpoint, overrides)
+        infer.check_images(recipe, checkpoint)
         if not without_head:
             infer.check_head(recipe, checkpoint)
         names = metadata.get("class_names") or [str(i) for i in range(recipe.data.num_classes)]

@@ -1,0 +1,101 @@
+"""Decoding against the full forward pass, sampling against its definition, and what is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vitax.core.errors import UserError
+from vitax.generate.decoding import Decoder, Model, bucket
+from vitax.generate.sampling import Sampling, sample
+from vitax.models.gpt import GPT
+
+END = 12
+GREEDY = Sampling(temperature=0.0)
+PROMPTS = [[12, 3], [12, 1, 4, 1, 5], [12]]
+
+
+@pytest.fixture(scope="module")
+def gpt():
+    model = GPT(width=16, depth=1, mlp_dim=24, num_heads=2, vocab_size=13, context=40)
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32)))["params"]
+    noise = np.random.default_rng(5)
+    variables = {"params": jax.tree.map(lambda p: p + 0.3 * noise.standard_normal(p.shape, np.float32), params)}
+    decode = lambda *a: model.apply(*a, method="decode")  # noqa: E731
+    forward = jax.jit(lambda tokens: model.apply(variables, tokens).logits)
+    return Decoder(Model(decode, model.empty_cache, model.context, END)), variables, forward
+
+
+def by_hand(forward, prompt, count):
+    """Greedy, by the full forward pass of a padded row."""
+    tokens = list(prompt)
+    for _ in range(count):
+        row = np.zeros((1, 40), np.int32)
+        row[0, : len(tokens)] = tokens
+        tokens.append(int(forward(row)[0, len(tokens) - 1].argmax()))
+        if tokens[-1] == END:
+            return tokens[len(prompt) : -1]
+    return tokens[len(prompt) :]
+
+
+def test_greedy_decoding_is_the_full_forward_pass(gpt):
+    decoder, variables, forward = gpt
+    made = decoder(variables, PROMPTS, 9, GREEDY)
+    assert made == [by_hand(forward, p, 9) for p in PROMPTS]
+    assert max(map(len, made)) == 9
+    assert decoder(variables, PROMPTS, 9, Sampling(top_k=1)) == made
+    assert decoder(variables, PROMPTS, 9, Sampling(top_p=1e-6)) == made
+
+
+def test_draws_depend_on_the_seed_and_not_on_neighbours(gpt):
+    decoder, variables, _ = gpt
+    made = decoder(variables, PROMPTS, 9, Sampling(), seed=1)
+    assert decoder(variables, PROMPTS, 9, Sampling(), seed=1) == made
+    assert decoder(variables, PROMPTS, 9, Sampling(), seed=2) != made
+    other = [PROMPTS[0], [12, 7, 7, 7], [12, 9]]
+    assert decoder(variables, other, 9, Sampling(), seed=1)[0] == made[0]
+
+
+def test_it_stops_at_the_end_of_a_document_and_of_the_context(gpt):
+    decoder, variables, _ = gpt
+    # With a flat distribution the mark comes soon, and nothing after it.
+    made = decoder(variables, [[12]] * 16, 30, Sampling(temperature=1e4), seed=3)
+    assert min(map(len, made)) < 30
+    assert all(END not in row for row in made)
+    long = decoder(variables, [[12] * 38], 100, Sampling(temperature=0.0))[0]
+    assert len(long) <= 2
+    with pytest.raises(UserError, match=r"40 tokens with the mark in front, but the model has 40 positions"):
+        decoder(variables, [[12] * 40], 1, GREEDY)
+
+
+def test_one_compilation_for_each_bucket(gpt):
+    _, variables, _ = gpt
+    decoder = Decoder(gpt[0].model)
+    for prompt, count in (([12], 3), ([12, 1, 2], 9), ([12] * 5, 2)):
+        decoder(variables, [prompt], count, Sampling(temperature=0.5 + count, top_k=count))
+    assert decoder.compiled._cache_size() == 1
+    decoder(variables, [[12] * 17], 3, GREEDY)
+    assert decoder.compiled._cache_size() == 2
+    assert [bucket(n, 40) for n in (1, 16, 17, 33)] == [16, 16, 32, 40]
+
+
+def test_sampling_follows_its_definition():
+    logits = jnp.log(jnp.array([0.1, 0.4, 0.2, 0.3]))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    draw = jax.jit(lambda s: jnp.bincount(sample(jnp.tile(logits, (4000, 1)), keys, s), length=4) / 4000)
+    for sampling, want in (
+        (Sampling(), [0.1, 0.4, 0.2, 0.3]),
+        (Sampling(temperature=0.5), np.array([0.01, 0.16, 0.04, 0.09]) / 0.3),
+        (Sampling(top_k=2), [0, 4 / 7, 0, 3 / 7]),
+        (Sampling(top_p=0.75), [0, 4 / 9, 2 / 9, 3 / 9]),
+        (Sampling(top_k=3, top_p=0.5), [0, 4 / 7, 0, 3 / 7]),
+    ):
+        np.testing.assert_allclose(draw(sampling), want, atol=0.03)
+        assert not np.asarray(draw(sampling))[np.array(want) == 0].any()
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_k": -2}, {"top_p": 0.0}])
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}: expected"):
+        Sampling(**wrong).checked()

@@ -1,0 +1,48 @@
+"""From a recipe to text: trained, evaluated, continued, reported."""
+
+import json
+
+import pytest
+
+from vitax.__main__ import main
+
+SMALL = [
+    *("model.width=16", "model.depth=1", "model.mlp_dim=32", "model.num_heads=2", "data.batch_size=8"),
+    *("duration.steps=2", "schedule.warmup.steps=1", "log.every.steps=1", "evaluators.val.data.batch_size=256"),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("gpt") / "run"
+    words = [f"--config.{o}" for o in SMALL]
+    assert main(["train", "--config", "gpt_shakespeare", "--workdir", str(workdir), *words]) == 0
+    return workdir
+
+
+def test_a_checkpoint_continues_a_prompt(run, capsys):
+    words = ["generate", "--checkpoint", str(run), "--prompt", "To be\u00e9", "--max-tokens", "12", "--seed", "3"]
+    assert main([*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["prompt"] == "To be\u00e9"
+    assert (made["tokens"], made["stopped"]) in [(12, "max_tokens"), (made["tokens"], "end_of_document")]
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"To be\u00e9{made['text']}\n"
+
+
+def test_it_is_evaluated_and_reported(run, capsys):
+    assert main(["eval", "--checkpoint", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["examples"] == 770
+    assert found["metrics"]["val/bits_per_byte"] == pytest.approx(8, abs=1)
+    assert (run / "report.html").exists()
+
+
+def test_what_does_not_fit_is_refused(run, capsys, tmp_path):
+    for words, message in (
+        (["generate", "--checkpoint", str(run), "--prompt", "x" * 128], "129 tokens with the mark in front"),
+        (["generate", "--checkpoint", str(run), "--top-p", "1.5"], "--top-p 1.5: expected above 0 and at most 1"),
+        (["predict", "--checkpoint", str(run), __file__], "a language model, which takes no images"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
