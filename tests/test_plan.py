@@ -352,7 +352,7 @@ def test_rows_of_the_benchmark():
         (["--topology", "v3:2x2", "--slices", "0"], "--slices 0: expected at least 1"),
         (["--topology", "v3:2x2", "--fast", "--config.data.batch_size=12"], "do not divide over 8 devices"),
         (["--topology", "v3:2x2", "--fast", "--config.mesh.fsdp=3"], "does not use the 8 devices"),
-        (["--topology", "v3:2x2", "--fast", "--mfu", "40"], "--mfu 40.0: expected above 0 and at most 1"),
+        (["--topology", "v3:2x2", "--fast", "--mfu", "40"], "--mfu 40: expected above 0 and at most 1"),
         (["--topologi", "v3:2x2"], "--topology"),
     ],
 )

@@ -67,5 +67,5 @@ def model_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A table for a person, line by line."""
     yield f"{'model':<16}{'parameters':>16}{'GMACs':>10}{'tokens':>8}{'px':>6}"
     for r in rows:
-        tokens, side = r["tokens"] or "-", r["image_size"] or "-"
-        yield f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{tokens:>8}{side:>6}"
+        sizes = f"{r['tokens'] or '-':>8}{r['image_size'] or '-':>6}"
+        yield f"{r['name']:<16}{r['parameters']:>16,}{r['gmacs']:>10.2f}{sizes}"

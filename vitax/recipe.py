@@ -323,10 +323,9 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
     _check_kinds(recipe)
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
-    objective = recipe.objective()
+    objective, channels = recipe.objective(), getattr(recipe.data, "channels", 0)
     for name in ("mean", "std"):
         values = getattr(objective, name, ())
-        channels = recipe.data.channels if values else 0
         if values and len(values) not in (1, channels):
             expected = "one" if channels == 1 else f"one, or {channels}"
             raise UserError(
