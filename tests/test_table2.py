@@ -35,7 +35,8 @@ def runs(tmp_path):
     put(tmp_path / "v2", "vit_finetune:vtab/svhn,pretrained=jft", [{"step": 100, "val/accuracy": 0.9}])
     # Another size than printed: belongs nowhere.
     put(tmp_path / "x", "vit_finetune:cifar100,pretrained=jft,size=224", [{"step": 10_000, "val/accuracy": 0.1}])
-    put(tmp_path / "pre", "vit_jft:L/16", [], core_days=612.5)
+    put(tmp_path / "pre", "vit_jft:L/16", [{"step": round(14 * 303e6 / 4096)}], core_days=612.5)
+    put(tmp_path / "broken_off", "vit_jft:H/14", [{"step": 1000}], core_days=3.0)
     put(tmp_path / "short", "vit_jft:L/16,epochs=3", [], core_days=1.0)
     return tmp_path
 
@@ -60,7 +61,9 @@ def test_runs_fill_their_cells(runs):
     assert own["imagenet2012_real"]["mean"] == pytest.approx(90)
     assert own["vtab"] == {"mean": pytest.approx(80), "std": None, "runs": 2, "unfinished": 1, "tasks": 2}
     assert set(own) == {"imagenet2012", "imagenet2012_real", "vtab"}
-    assert l16["core_days"]["measured"] == {"core_days": 612.5, "source": "measured"}
+    whole = {"core_days": 612.5, "source": "measured", "unfinished": False}
+    assert l16["core_days"]["measured"] == whole
+    assert h14["core_days"]["measured"]["unfinished"]
     assert not any(cell["measured"] for cell in i21k["accuracy"].values())
 
 
@@ -69,7 +72,14 @@ def test_the_command(runs, capsys):
     assert [c["model"] for c in json.loads(capsys.readouterr().out)][:2] == ["ViT-H/14", "ViT-L/16"]
     assert main(["table2", str(runs)]) == 0
     text = capsys.readouterr().out
-    for words in ("88.55 ± 0.04", "(99.00 ± 1.00)", "(80.00, 2 of 19 tasks, unfinished)", "(612)", "12,300"):
+    for words in (
+        "88.55 ± 0.04",
+        "(99.00 ± 1.00)",
+        "(80.00, 2 of 19 tasks, unfinished)",
+        "(612)",
+        "(3, unfinished)",
+        "12,300",
+    ):
         assert words in text
     with pytest.raises(UserError, match="no folder"):
         table2.table([runs / "none"])

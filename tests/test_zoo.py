@@ -63,6 +63,11 @@ def test_names_bring_what_came_with_the_weights():
     assert dino["registers"].shape == (1, 4, 384)
     assert "layer_scale_1" in dino["encoder"]["block_00"]
     assert "head" not in dino
+    assert vitax.create_model("BiT-M-R50x1", abstract=True)[0].std_eps == 1e-10
+    assert vitax.create_model("resnetv2_50x1_bit", abstract=True)[0].std_eps == 1e-8
+    stem = vitax.create_model("vit_small_r26_s32_224", abstract=True)[0]
+    assert (stem.stem_std_eps, stem.stem_std_eps_added_to) == (1e-8, "variance")
+    assert vitax.create_model("R26_S_32", abstract=True)[0].stem_std_eps_added_to == "deviation"
     ported = vitax.create_model("efficientnet_b0", abstract=True)[0]
     assert (ported.padding, ported.norm_eps) == ("symmetric", 1e-5)
     original = vitax.create_model("tf_efficientnet_b0", abstract=True)[0]

@@ -42,22 +42,14 @@ def load(
     plain = metadata["recipe"]
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
-    for key, text in pairs:
-        config_files.override(plain, key, text)
-    recipe = recipes.build(ConfigDict(plain))
-    run.start_jax()
-    program = recipe.program()
-    abstract = program.abstract_state
-    like = {**abstract.params, **abstract.mutables}
+    recipe, program, like = _start(plain, pairs)
     loaded, root = warm_start.load_params(directory, step, program.mesh, like)
     wanted = dict(tree.named_leaves(like))
     lines = tree.difference(wanted, loaded)
     if lines:
         raise UserError(f"{directory / str(step)} does not hold this model:\n  " + "\n  ".join(lines[:20]))
-    params = jax.tree.unflatten(jax.tree.structure(like), [loaded[name] for name in wanted])
-    mutables = {name: params.pop(name) for name in abstract.mutables}
-    state = TrainState(step=jnp.int32(step), params=params, mutables=mutables, opt_state=(), ema={})
-    program.ema = None  # the parameters loaded are the ones to use
+    variables = jax.tree.unflatten(jax.tree.structure(like), [loaded[name] for name in wanted])
+    state = _state(program, variables, step)
     return recipe, program, state, {**metadata, "step": step, "weights": root}
 
 
@@ -72,25 +64,33 @@ def _load_published(
         plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
-    for key, text in pairs:
-        config_files.override(plain, key, text)
-    recipe = recipes.build(ConfigDict(plain))
-    run.start_jax()
-    program = recipe.program()
-    program.ema = None
-    abstract = program.abstract_state
+    recipe, program, like = _start(plain, pairs)
     fit = found.fit(recipe.model(), recipe.data.size)
-    like = {**abstract.params, **abstract.mutables}
-    params, placement = warm_start.place(like, found.params, (), fit.table())
+    variables, placement = warm_start.place(like, found.params, (), fit.table())
     if placement.reset or placement.ignored:
         raise UserError(f"{checkpoint} does not hold this model:\n  " + "\n  ".join(placement.lines()[1:]))
     if jax.process_index() == 0:
         for line in [*found.lines, *(f"resampled: {line}" for line in placement.resampled)]:
             terminal.console().print(line, markup=False)
-    mutables = {name: params.pop(name) for name in abstract.mutables}
-    state = TrainState(step=jnp.int32(0), params=params, mutables=mutables, opt_state=(), ema={})
     about = {"class_names": found.class_names, "step": 0, "weights": found.title}
-    return recipe, program, state, {"recipe": recipe.config, "versions": {}, **about}
+    return recipe, program, _state(program, variables, 0), {"recipe": recipe.config, "versions": {}, **about}
+
+
+def _start(plain: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> tuple[Recipe, Program, dict[str, Any]]:
+    """A recipe with overrides, its program on all devices, and the shapes of the variables to load."""
+    for key, text in pairs:
+        config_files.override(plain, key, text)
+    recipe = recipes.build(ConfigDict(plain))
+    run.start_jax()
+    program = recipe.program()
+    program.ema = None  # the parameters that are loaded are the ones to use
+    return recipe, program, {**program.abstract_state.params, **program.abstract_state.mutables}
+
+
+def _state(program: Program, variables: dict[str, Any], step: int) -> TrainState:
+    """A state without an optimiser from parameters with the other collections beside them."""
+    mutables = {name: variables.pop(name) for name in program.abstract_state.mutables}
+    return TrainState(step=jnp.int32(step), params=variables, mutables=mutables, opt_state=(), ema={})
 
 
 def _ops_at(

@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     Attributes:
       name: of the model.
       fields: constructor fields that the name stands for, with ``kind``.
-      changes: constructor fields that he states himself.
+      changes: constructor fields that the call states itself.
       num_classes: None for those of the checkpoint.
       image_size: None for that of the checkpoint.
       seed: of what starts afresh.

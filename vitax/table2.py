@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitax import paper
+from vitax.core.durations import Duration
 from vitax.core.errors import UserError
 from vitax.cost import chips, vit_paper
 from vitax.cost.ledger import SECONDS_A_DAY
@@ -32,7 +33,7 @@ def table(runs: Sequence[Path] = ()) -> list[dict[str, Any]]:
       and ``measured`` (``{"mean", "std", "runs", "unfinished"}`` or None; VTAB is a mean over
       ``tasks`` of 19); ``core_days``: ``paper``, ``planned`` (TPUv3-core-days of the model
       FLOPs at ``planned_mfu``, None where they are not one number), ``measured`` (of the
-      ledger, with its ``source``, or None); ``note``.
+      ledger, with its ``source`` and whether it is ``unfinished``, or None); ``note``.
 
     Raises:
       UserError: a folder that is not there.
@@ -91,7 +92,7 @@ def _accuracy(cells: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
         by_task.setdefault(cell.get("task") or name, []).append(100 * value)
     means = [statistics.mean(values) for values in by_task.values()]
     one = next(iter(by_task.values()))
-    unfinished = sum(step < (c["config"]["duration"].get("steps") or 0) for c, _, step in measured)
+    unfinished = sum(step < _total_steps(c["config"]) for c, _, step in measured)
     result = {
         "mean": statistics.mean(means),
         "std": statistics.stdev(one) if len(by_task) == 1 and len(one) > 1 else None,
@@ -110,12 +111,25 @@ def _last_accuracy(workdir: Path, evaluator: str) -> tuple[float, int] | None:
     return None
 
 
+def _total_steps(config: dict[str, Any]) -> int:
+    duration, data = Duration.parse(config["duration"], "duration"), config["data"]
+    assert duration is not None
+    return duration.steps(batch_size=data["batch_size"], num_examples=data["num_examples"], total_steps=None)
+
+
 def _cost(cells: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the run that went furthest."""
+    found = []
     for cell in cells:
         account = read_json(cell["workdir"] / "ledger.json")
         if account:
-            return {"core_days": account["tpu_v3_core_days"], "source": account["tpu_v3_core_days_source"]}
-    return None
+            step = max((int(row["step"]) for row in read_rows(cell["workdir"] / "metrics.jsonl")), default=0)
+            share = step / _total_steps(cell["config"])
+            found.append((share, account["tpu_v3_core_days"], account["tpu_v3_core_days_source"]))
+    if not found:
+        return None
+    share, days, source = max(found)
+    return {"core_days": days, "source": source, "unfinished": share < 1}
 
 
 def lines(columns: list[dict[str, Any]]) -> list[str]:
@@ -135,7 +149,7 @@ def lines(columns: list[dict[str, Any]]) -> list[str]:
     planned = ["-" if d["planned"] is None else f"{d['planned']:,.0f}" for d in days]
     out.append(f"{f'at {MFU:.0%} MFU':<16}" + "".join(f"{text:>{width + 2}}" for text in planned))
     if any(d["measured"] for d in days):
-        measured = [f"({d['measured']['core_days']:,.3g})" if d["measured"] else "" for d in days]
+        measured = [_own_cost(d["measured"]) for d in days]
         out.append(f"{'':<16}" + "".join(f"{text:>{width + 2}}" for text in measured))
     return [line.rstrip() for line in out]
 
@@ -157,3 +171,7 @@ def _own(value: dict[str, Any] | None) -> str:
     spread = "" if value["std"] is None else f" ± {value['std']:.2f}"
     tasks = f", {value['tasks']} of {VTAB_TASKS} tasks" if value.get("tasks", VTAB_TASKS) != VTAB_TASKS else ""
     return f"({value['mean']:.2f}{spread}{tasks}{', unfinished' if value['unfinished'] else ''})"
+
+
+def _own_cost(value: dict[str, Any] | None) -> str:
+    return "" if value is None else f"({value['core_days']:,.3g}{', unfinished' if value['unfinished'] else ''})"

@@ -2,7 +2,7 @@
 
 ``vitax.create_model`` and ``vitax.list_models`` are these. Names of all three grammars for
 one architecture give the same parameters; what differs is what came with the weights of
-each: timm's ports compute the exact GELU, the originals its tanh form.
+each: timm's ports compute the exact GELU, the originals its tanh form; epsilons differ too.
 """
 
 import fnmatch
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from vitax.checkpoint.names import bit, timm
 from vitax.core.errors import UserError, suggest
 
 
@@ -29,6 +30,7 @@ class Named(NamedTuple):
 
 _ERF = {"gelu": "erf"}
 _DINO = {**_ERF, "layer_scale": 1.0, "num_classes": 0}
+_HYBRID = {**_ERF, **timm.STEM}
 _SIGLIP = {**_ERF, "pool": "map", "num_classes": 0}
 # timm's name, but for the image size at its end -> our name, sizes in timm's names, changes.
 _TIMM: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -49,10 +51,10 @@ _TIMM: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "vit_base_patch16_siglip": ("ViT-B/16", (224, 256, 384, 512), _SIGLIP),
     "vit_large_patch16_siglip": ("ViT-L/16", (256, 384), _SIGLIP),
     "vit_so400m_patch14_siglip": ("ViT-So400m/14", (224, 384), _SIGLIP),
-    "vit_tiny_r_s16_p8": ("R+ViT-Ti/16", (224, 384), _ERF),
-    "vit_small_r26_s32": ("R26+ViT-S/32", (224, 384), _ERF),
-    "vit_base_r50_s16": ("R50+ViT-B/16", (224, 384), _ERF),
-    "vit_large_r50_s32": ("R50+ViT-L/32", (224, 384), _ERF),
+    "vit_tiny_r_s16_p8": ("R+ViT-Ti/16", (224, 384), _HYBRID),
+    "vit_small_r26_s32": ("R26+ViT-S/32", (224, 384), _HYBRID),
+    "vit_base_r50_s16": ("R50+ViT-B/16", (224, 384), _HYBRID),
+    "vit_large_r50_s32": ("R50+ViT-L/32", (224, 384), _HYBRID),
 }
 # Names that end without a size.
 _TIMM_PLAIN: dict[str, Named] = {
@@ -64,7 +66,7 @@ _TIMM_PLAIN: dict[str, Named] = {
         for reg in ("", "reg4_")
     },
     **{
-        f"resnetv2_{size}_bit": Named(f"BiT-R{size}", 224, {})
+        f"resnetv2_{size}_bit": Named(f"BiT-R{size}", 224, bit.NUMERICS_TORCH)
         for size in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4")
     },
 }

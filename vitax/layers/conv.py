@@ -1,4 +1,4 @@
-"""``Conv``: a convolution over [B, H, W, C] with weight standardisation and named axes."""
+"""Convolutions over [B, H, W, C]: the operation, and ``Conv`` with weight standardisation and named axes."""
 
 from typing import Any, Literal
 
@@ -11,6 +11,29 @@ from vitax.layers.linear import flattened
 from vitax.layers.named import named
 
 Array = jax.Array
+Padding = Literal["same", "symmetric"]
+
+
+def convolve(x: Array, kernel: Array, stride: int, padding: Padding, groups: int = 1) -> Array:
+    """A convolution in the dtype of its arguments.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: (K, K, C / groups, features).
+      stride: of the window, in both directions.
+      padding: ``same`` pads as TensorFlow and XLA do, by what the size of the image asks for
+        and more after than before; ``symmetric`` by K // 2 on all sides, as PyTorch ports
+        do. They differ where the stride is 2.
+      groups: C for one filter a channel.
+
+    Returns:
+      [B, H / stride, W / stride, features], rounded up.
+    """
+    around = kernel.shape[0] // 2
+    pad: Any = "SAME" if padding == "same" else [(around, around)] * 2
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+    )
 
 
 def standardise(kernel: Array, epsilon: float, added_to: Literal["variance", "deviation"]) -> Array:
@@ -41,8 +64,7 @@ class Conv(nn.Module):
       features: output channels.
       size: side of the kernel.
       stride: of the window, in both directions.
-      padding: ``symmetric``: (size - 1) / 2 zeros on each side, whatever the stride;
-        ``same``: TensorFlow's and XLA's, which puts more at the end where the stride is 2.
+      padding: as in ``convolve``.
       std_eps: epsilon of the standardisation.
       std_eps_added_to: see ``standardise``.
       dtype: compute dtype; the kernel is float32, and so is its standardisation.
@@ -51,7 +73,7 @@ class Conv(nn.Module):
     features: int
     size: int
     stride: int = 1
-    padding: Literal["symmetric", "same"] = "symmetric"
+    padding: Padding = "symmetric"
     std_eps: float = 1e-10
     std_eps_added_to: Literal["variance", "deviation"] = "variance"
     dtype: Any = "float32"
@@ -63,12 +85,4 @@ class Conv(nn.Module):
         init = flattened(nn.initializers.lecun_normal(), 3)
         kernel = self.param("kernel", named(init, (None, None, "channels", "embed")), shape, jnp.float32)
         kernel = standardise(kernel, self.std_eps, self.std_eps_added_to).astype(self.dtype)
-        around = (self.size - 1) // 2
-        padding: Any = "SAME" if self.padding == "same" else [(around, around)] * 2
-        return lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel,
-            (self.stride, self.stride),
-            padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolve(x.astype(self.dtype), kernel, self.stride, self.padding)

@@ -7,16 +7,15 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from vitax.core.axes import constrain
 from vitax.layers.batch_norm import BatchNorm
+from vitax.layers.conv import Padding, convolve
 from vitax.layers.dropout import drop_branch
 from vitax.layers.linear import Linear
 from vitax.layers.named import named
 
 Array = jax.Array
-Padding = Literal["same", "symmetric"]
 ActivationName = Literal["silu", "relu6"]
 
 ACTIVATIONS: dict[str, Any] = {"silu": jax.nn.silu, "relu6": jax.nn.relu6}
@@ -30,9 +29,7 @@ class Style:
 
     Attributes:
       activation: a name of ``ACTIVATIONS``.
-      padding: ``same`` pads as TensorFlow does, by what the size of the image asks for and
-        more after than before; ``symmetric`` by K // 2 on all sides, as PyTorch ports do.
-        They differ where the stride is 2.
+      padding: as in ``layers.conv.convolve``.
       norm_momentum, norm_eps: of ``BatchNorm``.
       dtype: compute dtype; parameters are float32.
     """
@@ -84,15 +81,7 @@ class Convolution(nn.Module):
         if self.size == self.stride == 1 and not self.depthwise:
             # A matrix product, which every compiler knows how to shard.
             return x @ kernel[0, 0]
-        pad: Any = "SAME" if self.style.padding == "same" else [(self.size // 2,) * 2] * 2
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            pad,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
+        return convolve(x, kernel, self.stride, self.style.padding, groups)
 
 
 class ConvNorm(nn.Module):
