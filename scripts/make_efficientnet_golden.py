@@ -13,7 +13,6 @@ one pass in training mode: ``trained/NAME`` (running statistics after it), ``cou
 
 import argparse
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 
 fake_torchvision.install()
 
+import golden  # noqa: E402
 import torch  # noqa: E402
 from timm.models._efficientnet_builder import decode_arch_def  # noqa: E402
 from timm.models.efficientnet import EfficientNet  # noqa: E402
@@ -77,32 +77,20 @@ def make(name: str) -> dict[str, np.ndarray]:
     inputs = torch.from_numpy(image.transpose(0, 3, 1, 2)).double()
     features = model.forward_head(model.forward_features(inputs), pre_logits=True)
     logits = model.classifier(features)
-    (torch.cos(logits) * torch.from_numpy(direction)).sum().backward()
-
-    counts: dict[str, int] = {}
-    for key, norm in norms.items():
-        norm.register_forward_pre_hook(lambda _, x, key=key: counts.update({key: x[0][:, 0].numel()}))
-    trained_logits = model.train()(inputs)
-
-    def plain(x: torch.Tensor) -> np.ndarray:
-        return x.detach().numpy().astype(np.float32)
-
     config = {
         "fields": {"stages": OURS, "squeeze": squeeze, "activation": activation},
         "padding": padding or "symmetric",
         "norm_eps": epsilon,
         "norm_momentum": 1.0 - momentum,
     }
-    return {
-        "config": np.array(json.dumps(config)),
-        "image": image,
-        "direction": direction,
-        "logits": plain(logits),
-        "features": plain(features),
-        "trained_logits": plain(trained_logits),
-        **{f"weight/{k}": v for k, v in weights.items()},
-        **{f"gradient/{k}": plain(p.grad) for k, p in model.named_parameters()},
-        **{f"trained/{k}": plain(v) for k, v in model.state_dict().items() if "running" in k},
+    found = golden.recorded(model, weights, image, direction, logits, features, config)
+    counts: dict[str, int] = {}
+    for key, norm in norms.items():
+        norm.register_forward_pre_hook(lambda _, x, key=key: counts.update({key: x[0][:, 0].numel()}))
+    trained_logits = model.train()(inputs)
+    return found | {
+        "trained_logits": golden.plain(trained_logits),
+        **{f"trained/{k}": golden.plain(v) for k, v in model.state_dict().items() if "running" in k},
         **{f"count/{k}": np.array(v) for k, v in counts.items()},
     }
 

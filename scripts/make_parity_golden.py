@@ -11,7 +11,6 @@ gradients are those of (cos(logits) * direction).sum().
 
 import argparse
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 
 fake_torchvision.install()
 
+import golden  # noqa: E402
 import torch  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 
@@ -88,21 +88,8 @@ def make(name: str) -> dict[str, np.ndarray]:
     tokens = model.forward_features(torch.from_numpy(image.transpose(0, 3, 1, 2)).double())
     features = model.forward_head(tokens, pre_logits=True)
     logits = model.head(features)
-    (torch.cos(logits) * torch.from_numpy(direction)).sum().backward()
-
-    def plain(x: torch.Tensor) -> np.ndarray:
-        return x.detach().numpy().astype(np.float32)
-
     config = {"timm": SHARED | fields, "norm_eps": epsilon, "activation": activation}
-    return {
-        "config": np.array(json.dumps(config)),
-        "image": image,
-        "direction": direction,
-        "logits": plain(logits),
-        "features": plain(features),
-        **{f"weight/{k}": v for k, v in weights.items()},
-        **{f"gradient/{k}": plain(p.grad) for k, p in model.named_parameters()},
-    }
+    return golden.recorded(model, weights, image, direction, logits, features, config)
 
 
 def main() -> None:

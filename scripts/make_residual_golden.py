@@ -10,7 +10,6 @@ float64, and in each file ``image``, ``weight/NAME`` and ``gradient/NAME`` under
 
 import argparse
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 fake_torchvision.install()
 
+import golden  # noqa: E402
 import torch  # noqa: E402
 from timm.layers import GroupNormAct, HybridEmbed, StdConv2d, StdConv2dSame  # noqa: E402
 from timm.models.resnetv2 import ResNetV2, create_resnetv2_stem  # noqa: E402
@@ -104,20 +104,7 @@ def _contents(model: Any, size: tuple[int, int], seed: int, config: dict[str, An
     direction = rng.standard_normal((2, NUM_CLASSES)).astype(np.float32)
     maps = model.forward_features(torch.from_numpy(image.transpose(0, 3, 1, 2)).double())
     features, logits = (model.forward_head(maps, pre_logits=pre_logits) for pre_logits in (True, False))
-    (torch.cos(logits) * torch.from_numpy(direction)).sum().backward()
-
-    def plain(x: torch.Tensor) -> np.ndarray:
-        return x.detach().numpy().astype(np.float32)
-
-    return {
-        "config": np.array(json.dumps(config)),
-        "image": image,
-        "direction": direction,
-        "logits": plain(logits),
-        "features": plain(features),
-        **{f"weight/{k}": v for k, v in weights.items()},
-        **{f"gradient/{k}": plain(p.grad) for k, p in model.named_parameters()},
-    }
+    return golden.recorded(model, weights, image, direction, logits, features, config)
 
 
 def main() -> None:
