@@ -41,4 +41,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install() -> None:
     """Does nothing where torchvision is installed."""
     if importlib.util.find_spec("torchvision") is None:
+        if importlib.util.find_spec("transformers"):
+            # Asks once and remembers: a stand-in, which has no version, is no torchvision to it.
+            from transformers.utils import is_torchvision_available
+
+            is_torchvision_available()
         sys.meta_path.append(_Finder())
