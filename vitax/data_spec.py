@@ -7,15 +7,13 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vitax.construct import call, check, construct, fields_of
+from vitax.construct import check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource
 from vitax.data.image_ops import OPS
 from vitax.data.pipeline import Pipeline
 from vitax.data.sources import SOURCES
-from vitax.data.text import TEXT_SOURCES
-from vitax.text_spec import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,27 +141,6 @@ class DataSpec:
             process_index=index,
             process_count=count,
         )
-
-
-def spec_class(data: Any) -> type[DataSpec] | type[TextSpec]:
-    """The kind of ``data`` that a source decides: text or images."""
-    source = data.get("source") if isinstance(data, Mapping) else None
-    return TextSpec if isinstance(source, Mapping) and source.get("kind") in TEXT_SOURCES else DataSpec
-
-
-def build(data: Any, where: str = "data") -> Any:
-    """``data`` of a recipe as a ``DataSpec`` or ``TextSpec``."""
-    return call(spec_class(data), data, where)
-
-
-def evaluator_data(config: Mapping[str, Any], name: str) -> Any:
-    """``data`` of an evaluator, completed from the recipe's own: a ``DataSpec`` or ``TextSpec``."""
-    where = f"evaluators.{name}.data"
-    own = dict(config["evaluators"][name].get("data") or {})
-    base = config["data"]
-    cls = spec_class(base)
-    merged = {k: base[k] for k in cls.SHARED if k in base} | {"shuffle": False} | own
-    return call(cls, merged, where)
 
 
 def check_source(source: Any, where: str) -> None:

@@ -22,7 +22,8 @@ from vitax.core.types import ModelOutput, TrainState
 from vitax.data.folder import SUFFIXES
 from vitax.data.image_files import load_image
 from vitax.data.image_ops import OPS
-from vitax.data_spec import DataSpec, evaluator_data
+from vitax.data_kinds import evaluator_data
+from vitax.data_spec import DataSpec
 from vitax.evaluators.classification import make_forward
 from vitax.recipe import Recipe
 from vitax.train.program import Program

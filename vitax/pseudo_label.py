@@ -21,7 +21,8 @@ from vitax import infer
 from vitax.checkpoint import digest
 from vitax.core.errors import UserError
 from vitax.data import pseudo_labels
-from vitax.data_spec import DataSpec, evaluator_data
+from vitax.data_kinds import evaluator_data
+from vitax.data_spec import DataSpec
 from vitax.evaluators.classification import predictions
 from vitax.recipe import Recipe
 

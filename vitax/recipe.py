@@ -14,14 +14,14 @@ from typing import Any, Literal
 import jax
 from ml_collections import ConfigDict
 
-from vitax import config_files, data_spec, teacher
+from vitax import config_files, data_kinds, teacher
 from vitax.construct import call, check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
-from vitax.data_spec import evaluator_data
+from vitax.data_kinds import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
@@ -33,13 +33,10 @@ from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
-from vitax.text_spec import TextSpec
 from vitax.train.program import Program
 
 OBJECTIVES = {"classification": Classification, "distillation": Distillation, "language_model": LanguageModel}
 EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator, "language": LanguageEvaluator}
-# Kinds of each part that go with text; the others go with images.
-TEXT_KINDS = {"model": ("gpt",), "objective": ("language_model",), "evaluators": ("language",)}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
@@ -103,7 +100,7 @@ class Recipe:
 
     Attributes:
       config: the resolved plain data.
-      data: a ``DataSpec``, or a ``TextSpec`` where the source is text.
+      data: of the class that its source decides (``data_kinds``).
       optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
       duration: the length as given; ``total_steps`` has it in steps.
       evaluators: name -> (spec, duration between evaluations).
@@ -294,7 +291,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
         raise UserError(f'dtype: "{plain["dtype"]}" is not one of {", ".join(DTYPES)}.')
     recipe = Recipe(
         config=plain,
-        data=data_spec.build(plain["data"]),
+        data=data_kinds.build(plain["data"]),
         optimizer=construct(OPTIMIZERS, plain["optimizer"], "optimizer"),
         schedule=construct(SCHEDULES, plain["schedule"], "schedule"),
         duration=duration,
@@ -321,7 +318,7 @@ def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
-    _check_kinds(recipe)
+    data_kinds.check(recipe.config, {"model": MODELS, "objective": OBJECTIVES, "evaluators": EVALUATORS})
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
     objective, channels = recipe.objective(), getattr(recipe.data, "channels", 0)
     for name in ("mean", "std"):
@@ -346,22 +343,6 @@ def _check(recipe: Recipe) -> None:
             if key not in valid:
                 raise UserError(f"{where}.{key}: unknown field.{suggest(key, valid)} Valid: {', '.join(valid)}.")
         recipe.every(spec.get("every") or {"epochs": 1}, f"{where}.every")
-
-
-def _check_kinds(recipe: Recipe) -> None:
-    """Refuses parts for text on images, and the reverse."""
-    config, tables = recipe.config, {"model": MODELS, "objective": OBJECTIVES, "evaluators": EVALUATORS}
-    text = data_spec.spec_class(config["data"]) is TextSpec
-    stated = [(part, part, config[part].get("kind")) for part in ("model", "objective")]
-    for name, spec in (config.get("evaluators") or {}).items():
-        stated.append(("evaluators", f"evaluators.{name}", spec.get("kind", "classification")))
-    for part, where, kind in stated:
-        if kind in tables[part] and (kind in TEXT_KINDS[part]) != text:
-            fitting = [k for k in tables[part] if (k in TEXT_KINDS[part]) == text]
-            raise UserError(
-                f'{where}.kind: "{kind}" does not take {"text" if text else "images"}, which data.source.kind '
-                f'"{config["data"]["source"].get("kind")}" gives. Kinds that do: {", ".join(fitting)}.'
-            )
 
 
 def resume_differences(old: Mapping[str, Any], recipe: Recipe) -> list[str]:

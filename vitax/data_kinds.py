@@ -1,0 +1,88 @@
+"""Which kind of ``data`` a source decides, and which models, objectives and evaluators go with it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vitax.construct import call
+from vitax.core.errors import UserError
+from vitax.data.sources import SOURCES
+from vitax.data.text import TEXT_SOURCES
+from vitax.data_spec import DataSpec
+from vitax.text_spec import TextSpec
+
+
+class Kind(NamedTuple):
+    """A kind of data.
+
+    Attributes:
+      spec: the class of ``data``.
+      what: the word for it in messages.
+      sources: kinds of ``data.source`` that decide on it.
+      model: kinds of model that take it.
+      objective: kinds of objective that do.
+      evaluators: kinds of evaluator that do.
+    """
+
+    spec: Any
+    what: str
+    sources: Mapping[str, Any]
+    model: tuple[str, ...]
+    objective: tuple[str, ...]
+    evaluators: tuple[str, ...]
+
+
+IMAGES = Kind(
+    DataSpec,
+    "images",
+    SOURCES,
+    ("vit", "hybrid", "bit", "efficientnet"),
+    ("classification", "distillation"),
+    ("classification", "any_of"),
+)
+TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
+KINDS = (TEXT, IMAGES)
+
+
+def kind_of(data: Any) -> Kind:
+    """The kind that ``data.source.kind`` decides; images where it says nothing known."""
+    source = data.get("source") if isinstance(data, Mapping) else None
+    name = source.get("kind") if isinstance(source, Mapping) else None
+    return next((kind for kind in KINDS if name in kind.sources), IMAGES)
+
+
+def build(data: Any, where: str = "data") -> Any:
+    """``data`` of a recipe as the class of its kind."""
+    return call(kind_of(data).spec, data, where)
+
+
+def evaluator_data(config: Mapping[str, Any], name: str) -> Any:
+    """``data`` of an evaluator, completed from the recipe's own."""
+    where = f"evaluators.{name}.data"
+    own = dict(config["evaluators"][name].get("data") or {})
+    base = config["data"]
+    cls = kind_of(base).spec
+    merged = {k: base[k] for k in cls.SHARED if k in base} | {"shuffle": False} | own
+    return call(cls, merged, where)
+
+
+def check(config: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses parts that do not take the data of a recipe.
+
+    Args:
+      config: the recipe as plain data.
+      tables: kind -> class for ``model``, ``objective`` and ``evaluators``.
+
+    Raises:
+      UserError: such a part.
+    """
+    data = kind_of(config["data"])
+    stated = [(part, part, config[part].get("kind")) for part in ("model", "objective")]
+    for name, spec in (config.get("evaluators") or {}).items():
+        stated.append(("evaluators", f"evaluators.{name}", spec.get("kind", "classification")))
+    for part, where, kind in stated:
+        fitting = getattr(data, part)
+        if kind in tables[part] and kind not in fitting:
+            raise UserError(
+                f'{where}.kind: "{kind}" does not take {data.what}, which data.source.kind '
+                f'"{config["data"]["source"].get("kind")}" gives. Kinds that do: {", ".join(fitting)}.'
+            )
