@@ -2,10 +2,11 @@
 
     VITAX_DATA=path/to/data python scripts/make_embedded_data.py
 
-Needs scikit-learn (for the UCI digits), ``$VITAX_DATA/fashion-mnist/*.gz`` and
-``$VITAX_DATA/shakespeare/shakespeare.txt.gz``. Writes ``fashion_mnist.npz``,
-``digits.npz`` and ``shakespeare.txt.gz`` into ``vitax/data/embedded``; the
-result depends on nothing but the originals.
+Needs scikit-learn (for the UCI digits), ``$VITAX_DATA/fashion-mnist/*.gz``,
+``$VITAX_DATA/shakespeare/shakespeare.txt.gz`` and ``$VITAX_DATA/bible/en_*.txt.gz``.
+Writes ``fashion_mnist.npz``, ``digits.npz``, ``shakespeare.txt.gz`` and
+``gospels_*.txt.gz`` into ``vitax/data/embedded``; the result depends on nothing but the
+originals.
 """
 
 import gzip
@@ -17,7 +18,7 @@ import sys
 import numpy as np
 import sklearn.datasets
 
-from vitax.data import splits
+from vitax.data import bible, splits
 from vitax.data.sources import read_idx
 from vitax.data.text import SHAKESPEARE
 
@@ -66,10 +67,13 @@ def shakespeare(folder: pathlib.Path) -> bytes:
 def main() -> None:
     root = os.environ.get("VITAX_DATA")
     if not root:
-        sys.exit("Set VITAX_DATA to the folder that holds fashion-mnist/ and shakespeare/.")
+        sys.exit("Set VITAX_DATA to the folder that holds fashion-mnist/, shakespeare/ and bible/.")
     np.savez_compressed(TARGET / "fashion_mnist.npz", **fashion_mnist(pathlib.Path(root) / "fashion-mnist"))
     np.savez_compressed(TARGET / "digits.npz", **digits())
     (TARGET / "shakespeare.txt.gz").write_bytes(shakespeare(pathlib.Path(root) / "shakespeare"))
+    for name in ("web", "kjv"):
+        verses = bible.gospels(str(pathlib.Path(root) / "bible" / f"en_{name}.txt.gz"))
+        (TARGET / f"gospels_{name}.txt.gz").write_bytes(gzip.compress(verses, mtime=0))
     total = sum(path.stat().st_size for path in TARGET.glob("*z"))
     print(f"{total:,} bytes in {TARGET}")
     if total > LIMIT_BYTES:

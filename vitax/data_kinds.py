@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from vitax.construct import call
 from vitax.core.errors import UserError
+from vitax.data.documents import DOCUMENT_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data_spec import DataSpec
+from vitax.document_spec import DocumentSpec
 from vitax.text_spec import TextSpec
 
 
@@ -40,7 +42,15 @@ IMAGES = Kind(
     ("classification", "any_of"),
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
-KINDS = (TEXT, IMAGES)
+DOCUMENTS = Kind(
+    DocumentSpec,
+    "masked documents",
+    DOCUMENT_SOURCES,
+    ("bert",),
+    ("masked_language_model",),
+    ("masked_language",),
+)
+KINDS = (TEXT, DOCUMENTS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:

@@ -25,9 +25,11 @@ from vitax.data_kinds import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
+from vitax.evaluators.masked import MaskedLanguageEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
+from vitax.objectives.masked import MaskedLanguageModel
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
@@ -35,8 +37,18 @@ from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
 from vitax.train.program import Program
 
-OBJECTIVES = {"classification": Classification, "distillation": Distillation, "language_model": LanguageModel}
-EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator, "language": LanguageEvaluator}
+OBJECTIVES = {
+    "classification": Classification,
+    "distillation": Distillation,
+    "language_model": LanguageModel,
+    "masked_language_model": MaskedLanguageModel,
+}
+EVALUATORS = {
+    "any_of": AnyOfEvaluator,
+    "classification": ClassificationEvaluator,
+    "language": LanguageEvaluator,
+    "masked_language": MaskedLanguageEvaluator,
+}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),

@@ -1,0 +1,180 @@
+"""Documents of sentences, for pre-training on pairs of them: ``DOCUMENT_SOURCES``.
+
+A source cuts its documents into chunks of whole sentences that fill the length of an
+example. Chunk i is example i; how it is split in two, shortened and masked is drawn anew
+in every epoch (``vitax.data.sentence_pairs``, ``vitax.data.masking``).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vitax.core.errors import UserError
+from vitax.data import bible, splits
+from vitax.data.text import Text
+
+
+class Corpus(NamedTuple):
+    """Tokens of all documents, and where sentences, documents and chunks begin.
+
+    Attributes:
+      stream: int32 [tokens], without any special token.
+      sentences: int64 [S + 1], offsets into ``stream``.
+      documents: int64 [D + 1], numbers of sentences.
+      chunks: int64 [N + 1], numbers of sentences; no chunk crosses a document's end.
+      document_of: int64 [N], the document of each chunk.
+    """
+
+    stream: np.ndarray
+    sentences: np.ndarray
+    documents: np.ndarray
+    chunks: np.ndarray
+    document_of: np.ndarray
+
+
+class Documents:
+    """A source of chunks: subclasses are dataclasses that give ``_documents``.
+
+    They have the fields ``split``, ``length`` and ``tokenizer``.
+    """
+
+    split: str
+    length: int
+    tokenizer: Any
+
+    class_names = None
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        """The sentences of each document."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """All that examples are made of.
+
+        Raises:
+          UserError: the split leaves no document with a sentence.
+        """
+        found = list(self._documents())
+        start, stop = splits.bounds(splits.parse(self.split, "documents")[1], len(found))
+        encoded = ([self.tokenizer.encode(s) for s in document] for document in found[start:stop])
+        kept = [document for d in encoded if (document := [s for s in d if len(s)])]
+        if not kept:
+            raise UserError(f'documents: split "{self.split}" leaves no text of the {len(found)} documents.')
+        sizes = [np.array([len(s) for s in document]) for document in kept]
+        pieces = [_chunks(s, self.length - 3) for s in sizes]
+        return Corpus(
+            stream=np.concatenate([s for document in kept for s in document]).astype(np.int32),
+            sentences=_offsets(np.concatenate(sizes)),
+            documents=_offsets(np.array([len(s) for s in sizes])),
+            chunks=_offsets(np.concatenate(pieces)),
+            document_of=np.repeat(np.arange(len(kept)), [len(p) for p in pieces]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.corpus.document_of)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The tokens of chunk ``index``, int32 [tokens]."""
+        corpus = self.corpus
+        start, stop = corpus.sentences[corpus.chunks[index : index + 2]]
+        return {"tokens": corpus.stream[start:stop]}
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=8)
+        for part in self.corpus:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return {
+            "kind": "documents",
+            "tokenizer": self.tokenizer.fingerprint(),
+            "length": self.length,
+            "tokens": len(self.corpus.stream),
+            "digest": digest.hexdigest(),
+        }
+
+    def describe(self, index: int) -> str:
+        return f"chunk {index}"
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _chunks(sizes: np.ndarray, full: int) -> np.ndarray:
+    """Sentences of each chunk of a document: as many as it takes to reach ``full`` tokens."""
+    ends, counts, begun = np.cumsum(sizes), [], 0
+    while begun < len(sizes):
+        before = ends[begun - 1] if begun else 0
+        stop = min(int(np.searchsorted(ends, before + full)) + 1, len(sizes))
+        counts.append(stop - begun)
+        begun = stop
+    return np.array(counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextDocuments(Documents):
+    """Files of text, held in memory.
+
+    Attributes:
+      path: a file (.txt or .gz), or a folder whose .txt and .gz files are read in the
+        order of their names.
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      separator: regular expression of what stands between two documents of a file; None
+        makes each file one document.
+      sentence: regular expression of what stands between two sentences: by default a line
+        break, as BERT's own files have it; ``(?<=[.!?])\\s+`` for prose.
+      split: a slice of the documents, such as ``[:90%]`` or ``[-5:]``.
+    """
+
+    path: str
+    tokenizer: Any
+    length: int
+    separator: str | None = r"\n\s*\n"
+    sentence: str = r"\n"
+    split: str = ""
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        files = Text(self.path, self.tokenizer, self.length, self.separator)
+        for document in files._documents():
+            try:
+                yield [s for s in re.split(self.sentence.encode(), document) if s.strip()]
+            except re.error as error:
+                raise UserError(
+                    f"data.source.sentence: {self.sentence!r} is not a regular expression ({error})."
+                ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class BibleChapters(Documents):
+    """Chapters of the Bible: a chapter is a document, a verse a sentence.
+
+    Attributes:
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      path: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
+        James Version; empty for the Gospels that ship with vitax.
+      translation: which of those, ``web`` (World English) or ``kjv`` (King James).
+      part: ``test`` is every tenth chapter, ``train`` the others, ``all`` both.
+      split: a slice of these chapters.
+    """
+
+    tokenizer: Any
+    length: int
+    path: str = ""
+    translation: bible.Translation = "web"
+    part: bible.Part = "all"
+    split: str = ""
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        chapters = bible.read(self.path, self.translation)
+        for number in bible.in_part(len(chapters), self.part):
+            yield [verse.encode() for verse in chapters[number]]
+
+
+DOCUMENT_SOURCES: dict[str, Any] = {"documents": TextDocuments, "bible_chapters": BibleChapters}
