@@ -8,14 +8,22 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import bit_sizes, efficientnet_sizes, gpt_sizes, vit_sizes
+from vitax.models import bert_sizes, bit_sizes, efficientnet_sizes, gpt_sizes, vit_sizes
+from vitax.models.bert import BERT
 from vitax.models.bit import BiT
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.gpt import GPT
 from vitax.models.hybrid import Hybrid
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet, "gpt": GPT}
+MODELS: dict[str, type] = {
+    "vit": ViT,
+    "hybrid": Hybrid,
+    "bit": BiT,
+    "efficientnet": EfficientNet,
+    "gpt": GPT,
+    "bert": BERT,
+}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -45,12 +53,14 @@ def published() -> dict[str, dict[str, Any]]:
         }
     for name in gpt_sizes.SIZES:
         models[name] = {"kind": "gpt", **gpt_sizes.fields(name)}
+    for name in bert_sizes.SIZES:
+        models[name] = {"kind": "bert", **bert_sizes.fields(name)}
     return models
 
 
 def native_size(name: str) -> int | None:
     """Side in pixels of the images that a published model is made for, and its cost is printed at; None for text."""
-    if name in gpt_sizes.SIZES:
+    if name in gpt_sizes.SIZES or name in bert_sizes.SIZES:
         return None
     size = efficientnet_sizes.SIZES.get(name.removeprefix("EfficientNet-"))
     return 224 if size is None else size.image_size
@@ -63,7 +73,7 @@ def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> jax.Sh
       model: of ``MODELS``.
       image_size: side in pixels, or (height, width); not read for text.
     """
-    if isinstance(model, GPT):
+    if isinstance(model, GPT | BERT):
         return jax.ShapeDtypeStruct((1, model.context), jnp.int32)
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     return jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
