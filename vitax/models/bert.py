@@ -73,7 +73,7 @@ class MaskedTokens(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Maps [B, M, D] to [B, M, D], beside it the bias float32 [V]."""
-        x = Linear((x.shape[-1],), ("embed", None), self.dtype, _INITS.kernel, name="dense")(x)
+        x = Linear((x.shape[-1],), ("embed", "pre_logits"), self.dtype, _INITS.kernel, name="dense")(x)
         x = LayerNorm(self.norm_eps, self.dtype, name="norm")(jax.nn.gelu(x, approximate=False))
         return x, self.param("bias", named(nn.initializers.zeros_init(), ("vocab",)), (self.vocab_size,), jnp.float32)
 
@@ -147,7 +147,7 @@ class BERT(nn.Module):
         self.embedding_norm = LayerNorm(self.norm_eps, self.dtype)
         self.encoder = Encoder(self.depth, make_block, remat=self.remat, unroll=self.unroll, dtype=self.dtype)
         if self.head in _POOLED:
-            self.pooler = Linear((self.width,), ("embed", None), self.dtype, _INITS.kernel)
+            self.pooler = Linear((self.width,), ("embed", "pre_logits"), self.dtype, _INITS.kernel)
         if self.head in ("pretraining", "mlm"):
             self.mlm = MaskedTokens(self.vocab_size, self.norm_eps, self.dtype)
         if self.head == "pretraining":
