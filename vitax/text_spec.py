@@ -73,7 +73,7 @@ class TextSpec:
         """Checks source and tokenizer without opening anything.
 
         Raises:
-          UserError: an unknown kind or field, or a vocabulary that is too small.
+          UserError: an unknown kind or field.
         """
         target = pick(self.TABLE, self.source.get("kind", ""), f"{where}.source.kind")
         fields = fields_of(target)
@@ -82,11 +82,7 @@ class TextSpec:
                 raise UserError(
                     f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
                 )
-        least = self.build_tokenizer(where).vocab_size
-        if least > self.vocab_size:
-            raise UserError(
-                f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {least} ids. Set it to {least}."
-            )
+        self.build_tokenizer(where)
 
     def build_tokenizer(self, where: str = "data") -> Any:
         """The tokenizer."""
@@ -95,6 +91,11 @@ class TextSpec:
     def build_source(self, where: str = "data") -> Windows:
         """The source, with what the recipe states about it checked: opens it."""
         tokenizer = self.build_tokenizer(where)
+        if tokenizer.vocab_size > self.vocab_size:
+            raise UserError(
+                f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids. "
+                f"Set --config.{where}.vocab_size={tokenizer.vocab_size}."
+            )
         source = construct(self.TABLE, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
         if len(source) != self.num_examples:
             raise UserError(

@@ -77,7 +77,7 @@ class Windows:
         digest = hashlib.blake2b(np.ascontiguousarray(self.stream).tobytes(), digest_size=8).hexdigest()
         return {
             "kind": "text",
-            "tokenizer": type(self.tokenizer).__name__.lower(),
+            "tokenizer": self.tokenizer.fingerprint(),
             "length": self.length,
             "tokens": len(self.stream),
             "digest": digest,
