@@ -57,7 +57,7 @@ HOLDS = {
     "Channels first (NCHW), in Python": ("(8, 3, 224, 224)", "channels first", "transpose(0, 2, 3, 1)"),
     "Label not below num_classes": ("example 2 of labels.idx", "label 7", "num_classes=5"),
     "More class folders than num_classes": ("data.num_classes", "states 1", "2 classes (cat, dog)", "num_classes=2"),
-    "Token ids not below vocab_size": ("data.vocab_size: 200", "257 ids", "Set it to 257"),
+    "Token ids not below vocab_size": ("data.vocab_size: 200", "257 ids", "Set --config.data.vocab_size=257"),
     "Label -1": ("test/2.png", "label -1", "0 to num_classes - 1"),
     "Package missing: plan": ("libtpu", "'.[plan]'"),
     "Package missing: interop": ("safetensors", "'.[interop]'"),

@@ -32,6 +32,7 @@ class TextSpec:
       prefetch: batches made ahead.
     """
 
+    TABLE: ClassVar[Mapping[str, Any]] = TEXT_SOURCES
     SHARED: ClassVar = ("length", "vocab_size", "tokenizer", "batch_size", "threads", "prefetch")
 
     source: Mapping[str, Any]
@@ -45,6 +46,8 @@ class TextSpec:
     threads: Positive | None = None
     prefetch: Positive = 2
 
+    # What the examples are called.
+    ROWS: ClassVar = "windows"
     # Text has no image size.
     size: ClassVar[None] = None
 
@@ -70,20 +73,16 @@ class TextSpec:
         """Checks source and tokenizer without opening anything.
 
         Raises:
-          UserError: an unknown kind or field, or a vocabulary that is too small.
+          UserError: an unknown kind or field.
         """
-        target = pick(TEXT_SOURCES, self.source.get("kind", ""), f"{where}.source.kind")
+        target = pick(self.TABLE, self.source.get("kind", ""), f"{where}.source.kind")
         fields = fields_of(target)
         for key in self.source:
             if key != "kind" and key not in fields:
                 raise UserError(
                     f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
                 )
-        least = self.build_tokenizer(where).vocab_size
-        if least > self.vocab_size:
-            raise UserError(
-                f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {least} ids. Set it to {least}."
-            )
+        self.build_tokenizer(where)
 
     def build_tokenizer(self, where: str = "data") -> Any:
         """The tokenizer."""
@@ -92,11 +91,16 @@ class TextSpec:
     def build_source(self, where: str = "data") -> Windows:
         """The source, with what the recipe states about it checked: opens it."""
         tokenizer = self.build_tokenizer(where)
-        source = construct(TEXT_SOURCES, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
+        if tokenizer.vocab_size > self.vocab_size:
+            raise UserError(
+                f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids. "
+                f"Set --config.{where}.vocab_size={tokenizer.vocab_size}."
+            )
+        source = construct(self.TABLE, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
         if len(source) != self.num_examples:
             raise UserError(
-                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} windows "
-                f"of {self.length} tokens. Set --config.{where}.num_examples={len(source)}."
+                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} "
+                f"{self.ROWS} of {self.length} tokens. Set --config.{where}.num_examples={len(source)}."
             )
         return source
 

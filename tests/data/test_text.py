@@ -103,6 +103,6 @@ def test_what_is_wrong_with_text_is_said(source, tmp_path):
     with pytest.raises(UserError, match=r"the source holds 5157 windows of 128 tokens. Set --config.data.num_examples"):
         spec.build_source()
     with pytest.raises(UserError, match=r"data.vocab_size: 100, but the tokenizer has 257 ids"):
-        TextSpec({"kind": "text"}, 1, 8, vocab_size=100).check("data")
+        TextSpec({"kind": "embedded_text"}, 1, 8, vocab_size=100).build_source()
     with pytest.raises(UserError, match=r'data.source.paht: unknown field. Did you mean "path"'):
         TextSpec({"kind": "text", "paht": "x"}, 1, 8).check("data")

@@ -51,3 +51,9 @@ def bert_inits(scale: float = 0.02) -> Inits:
     """
     normal = nn.initializers.truncated_normal(scale)
     return Inits(normal, normal, nn.initializers.zeros_init())
+
+
+# Vaswani et al., arXiv:1706.03762, as in the authors' code.
+TRANSFORMER_INITS = Inits(
+    nn.initializers.xavier_uniform(), nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
+)
