@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 from vitax.construct import call
 from vitax.core.errors import UserError
 from vitax.data.documents import DOCUMENT_SOURCES
+from vitax.data.pairs import PAIR_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data_spec import DataSpec
 from vitax.document_spec import DocumentSpec
+from vitax.pair_spec import PairSpec
 from vitax.text_spec import TextSpec
 
 
@@ -42,6 +44,7 @@ IMAGES = Kind(
     ("classification", "any_of"),
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
+PAIRS = Kind(PairSpec, "pairs of texts", PAIR_SOURCES, ("transformer",), ("translation",), ("language", "bleu"))
 DOCUMENTS = Kind(
     DocumentSpec,
     "masked documents",
@@ -50,7 +53,7 @@ DOCUMENTS = Kind(
     ("masked_language_model",),
     ("masked_language",),
 )
-KINDS = (TEXT, DOCUMENTS, IMAGES)
+KINDS = (TEXT, PAIRS, DOCUMENTS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:

@@ -31,9 +31,9 @@ class DocumentSpec(TextSpec):
       whole_words: mask all pieces of a word or none.
     """
 
-    SOURCES: ClassVar[Mapping[str, Any]] = DOCUMENT_SOURCES
+    TABLE: ClassVar[Mapping[str, Any]] = DOCUMENT_SOURCES
     PIPELINE: ClassVar[Any] = MaskedPipeline
-    WHAT: ClassVar = "chunks that fill {length} tokens"
+    ROWS: ClassVar = "chunks"
     _DRAWN: ClassVar = ("max_predictions", "mask_rate", "short_rate", "next_sentence", "whole_words")
     SHARED: ClassVar[tuple[str, ...]] = (*TextSpec.SHARED, *_DRAWN)
 

@@ -23,6 +23,7 @@ from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
 from vitax.data_kinds import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
+from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
 from vitax.evaluators.masked import MaskedLanguageEvaluator
@@ -30,6 +31,7 @@ from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
 from vitax.objectives.masked import MaskedLanguageModel
+from vitax.objectives.translation import Translation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
@@ -42,12 +44,14 @@ OBJECTIVES = {
     "distillation": Distillation,
     "language_model": LanguageModel,
     "masked_language_model": MaskedLanguageModel,
+    "translation": Translation,
 }
 EVALUATORS = {
     "any_of": AnyOfEvaluator,
     "classification": ClassificationEvaluator,
     "language": LanguageEvaluator,
     "masked_language": MaskedLanguageEvaluator,
+    "bleu": BleuEvaluator,
 }
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
@@ -57,7 +61,9 @@ REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read (the source's fingerprint says what it is); which code computes attention.
-_FREE_FIELDS = re.compile(r"data\.(threads|prefetch|source\.(.*\.)?(path|data_dir|labels))|model\.attention_kernel")
+_FREE_FIELDS = re.compile(
+    r"data\.(threads|prefetch|source\.(.*\.)?((source_|target_)?path|data_dir|labels))|model\.attention_kernel"
+)
 DTYPES = ("auto", "float32", "bfloat16")
 
 

@@ -48,8 +48,8 @@ _VERSES = """
 18 17 20 25 25 22 19 14 21 22 18 10 29 24 21 21 13 14 25 20 29 22 11 14 17 17 13 21 11 19 17 18 20 8 21 18 24 21 15
 27 21
 """
-# The chapters of the embedded slice: Matthew, Mark, Luke, John.
-_GOSPELS = slice(929, 1018)
+# Numbers of the first chapters of Matthew and of Acts.
+MATTHEW, ACTS = 929, 1018
 # Every tenth chapter is held out, in all translations alike.
 _TENTH = 10
 
@@ -60,49 +60,52 @@ def verses_of_chapters() -> np.ndarray:
     return np.array(_VERSES.split(), np.int64)
 
 
-def read(path: str, translation: Translation) -> list[list[str]]:
-    """The chapters of a translation, each a list of its verses without editorial marks.
+def read(path: str, translation: Translation, part: Part = "all") -> dict[int, list[str]]:
+    """The chapters of a translation: number of the chapter -> its verses, without editorial marks.
 
     Args:
-      path: a file (.txt or .gz) of 31,102 verses, one a line; empty for the embedded Gospels.
-      translation: which of the embedded ones, ``web`` (World English) or ``kjv`` (King James).
+      path: a file (.txt or .gz) of 31,102 verses, one a line; empty for what ships with vitax.
+      translation: which of those: ``web``, the New Testament of the World English Bible, or
+        ``kjv``, the Gospels of the King James Version.
+      part: ``test`` for every tenth chapter, ``train`` for the others, ``all`` for both.
 
     Raises:
       UserError: no such file, or another number of verses.
     """
-    counts = verses_of_chapters()
     if path:
         file = pathlib.Path(path).expanduser()
         if not file.is_file():
             raise UserError(f"data.source: {path}: no such file. Expected a Bible of one verse a line, .txt or .gz.")
-        raw = file.read_bytes()
+        first, stop, verses = 0, len(verses_of_chapters()), _lines(file.read_bytes())
     else:
-        raw = (importlib.resources.files("vitax.data.embedded") / f"gospels_{translation}.txt.gz").read_bytes()
-        counts = counts[_GOSPELS]
-    text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    verses = text.decode().rstrip("\n").split("\n")
+        name, stop = _EMBEDDED[translation]
+        first = MATTHEW
+        lines = _lines((importlib.resources.files("vitax.data.embedded") / name).read_bytes())
+        verses = [line.partition("\t")[0] for line in lines]
+    counts = verses_of_chapters()[first:stop]
     if len(verses) != counts.sum():
         raise UserError(
             f"data.source: {path}: {len(verses):,} lines. Expected {counts.sum():,}, one a verse in the order of the "
             "King James Version."
         )
     ends = np.cumsum(counts)
-    return [[_clean(v) for v in verses[end - count : end]] for end, count in zip(ends, counts)]
+    chapters = enumerate(zip(ends - counts, ends), first)
+    return {n: [clean(v) for v in verses[start:end]] for n, (start, end) in chapters if _is_in(n, part)}
 
 
-def in_part(chapters: int, part: Part) -> list[int]:
-    """Numbers of the chapters of a part: ``test`` is every tenth, ``train`` the others."""
-    if part == "all":
-        return list(range(chapters))
-    return [c for c in range(chapters) if (c % _TENTH == _TENTH - 1) == (part == "test")]
+# File, and the chapter before which it ends; both begin with Matthew.
+_EMBEDDED = {"web": ("new_testament_en_fr.tsv.gz", 1189), "kjv": ("gospels_kjv.txt.gz", ACTS)}
 
 
-def gospels(path: str) -> bytes:
-    """The lines of the embedded slice out of a whole Bible."""
-    chosen = read(path, "web")[_GOSPELS]
-    return "\n".join(verse for chapter in chosen for verse in chapter).encode()
+def _is_in(chapter: int, part: Part) -> bool:
+    return part == "all" or (chapter % _TENTH == 0) == (part == "test")
 
 
-def _clean(verse: str) -> str:
+def _lines(raw: bytes) -> list[str]:
+    text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    return text.decode().rstrip("\n").split("\n")
+
+
+def clean(verse: str) -> str:
     """Without the marks of added words, with an apostrophe for the backquote that stands for one."""
-    return re.sub(r"\s+", " ", re.sub(r"[<>\[\]{}]", "", verse)).replace("`", "'").strip()
+    return " ".join(re.sub(r"[<>\[\]{}]", "", verse).replace("`", "'").split())

@@ -158,8 +158,9 @@ class BibleChapters(Documents):
       tokenizer: given by the recipe's ``data.tokenizer``.
       length: T, given by ``data.length``.
       path: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
-        James Version; empty for the Gospels that ship with vitax.
-      translation: which of those, ``web`` (World English) or ``kjv`` (King James).
+        James Version; empty for what ships with vitax.
+      translation: which of that: ``web``, the New Testament of the World English Bible, or
+        ``kjv``, the Gospels of the King James Version.
       part: ``test`` is every tenth chapter, ``train`` the others, ``all`` both.
       split: a slice of these chapters.
     """
@@ -172,9 +173,8 @@ class BibleChapters(Documents):
     split: str = ""
 
     def _documents(self) -> Iterator[list[bytes]]:
-        chapters = bible.read(self.path, self.translation)
-        for number in bible.in_part(len(chapters), self.part):
-            yield [verse.encode() for verse in chapters[number]]
+        for verses in bible.read(self.path, self.translation, self.part).values():
+            yield [verse.encode() for verse in verses]
 
 
 DOCUMENT_SOURCES: dict[str, Any] = {"documents": TextDocuments, "bible_chapters": BibleChapters}
