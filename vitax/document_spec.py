@@ -44,6 +44,12 @@ class DocumentSpec(TextSpec):
     whole_words: bool = False
 
     @property
+    def given(self) -> dict[str, Any]:
+        """Fields of models and objectives that the data decide."""
+        head = "pretraining" if self.next_sentence else "mlm"
+        return {**super().given, "head": head, "next_sentence": self.next_sentence}
+
+    @property
     def of_pipeline(self) -> dict[str, Any]:
         """Fields of the pipeline that this kind of data has besides."""
         return {name: getattr(self, name) for name in self._DRAWN}

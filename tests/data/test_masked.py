@@ -90,21 +90,20 @@ def test_a_label_of_next_sentence_is_true(source):
     assert followed > 20
 
 
-def test_half_of_the_second_segments_are_random_and_a_tenth_is_short():
-    source = BibleChapters(Pieces(), 512)
-    options = {"batch_size": len(source), "max_predictions": 77}
-    without, usual = pipeline(source, **options, short_rate=0.0), pipeline(source, **options)
-    several = np.diff(source.corpus.chunks) > 1  # a single sentence always gets a random one
-    made = [without.batch(n) for n in range(8)]
-    random = np.concatenate([b["next_sentence"][several[b["index"]]] for b in made])
+def test_half_of_the_second_segments_are_random_and_a_tenth_is_short(tmp_path):
+    # Sentences of one token, so that a pair has exactly the length it aims at.
+    (tmp_path / "ones.txt").write_text("\n\n".join("b\n" * 29_000 for _ in range(2)))
+    source = TextDocuments(str(tmp_path / "ones.txt"), Pieces(), T)
+    assert len(source) == 2_000
+    made = [pipeline(source, batch_size=len(source)).batch(n) for n in range(5)]
+    lengths = np.concatenate([b["segment_ids"].sum(1) - 3 for b in made])
+    random = np.concatenate([b["next_sentence"] for b in made])
     assert abs(random.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(random))
-    lone = np.concatenate([b["next_sentence"][~several[b["index"]]] for b in made])
-    assert lone.all()
-    # A tenth aims at a uniform length; sentences are whole, so that some of these reach past 200 all the same.
-    full, share = (
-        np.mean([(p.batch(n)["segment_ids"].sum(1) > 200).mean() for n in range(4)]) for p in (without, usual)
-    )
-    assert full - share == pytest.approx(0.1 * full * 198 / 508, abs=0.02)
+    share = 0.1 * 27 / 28  # the full length is one of the 28 from 2 to 29
+    assert abs((lengths < T - 3).mean() - share) < 4 * np.sqrt(share / len(lengths))
+    short = np.bincount(lengths[lengths < T - 3], minlength=29)
+    assert not short[:2].any()
+    assert abs(short[2:] - 1000 / 28).max() < 5 * np.sqrt(1000 / 28)
 
 
 def test_masked_targets_are_the_original_tokens_and_marks_are_never_chosen(source):

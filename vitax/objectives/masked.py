@@ -8,9 +8,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vitax.core.errors import UserError
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
 from vitax.objectives import losses
+
+
+def check_head(model: Any, wanted: str, where: str) -> None:
+    """Refuses a model whose ``head`` is for another task.
+
+    Raises:
+      UserError: says which field decided on the task.
+    """
+    head = getattr(model, "head", wanted)
+    if head != wanted:
+        raise UserError(f'model.head: "{head}", but {where} asks for "{wanted}". Set --config.model.head={wanted}.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +39,16 @@ class MaskedLanguageModel:
       model: a module whose ``apply(variables, tokens, segment_ids=, token_types=,
         masked_positions=, train=, rng=)`` returns a ``ModelOutput`` with logits [B, M, V]
         and, where next sentences are predicted, ``intermediates["next_sentence"]`` [B, 2].
-      vocab_size: V.
+      next_sentence: whether batches have ``next_sentence``.
 
     Reference: Devlin et al., arXiv:1810.04805, appendix A.2.
     """
 
     model: nn.Module
-    vocab_size: int
+    next_sentence: bool = True
+
+    def __post_init__(self) -> None:
+        check_head(self.model, "pretraining" if self.next_sentence else "mlm", "data.next_sentence")
 
     def init(self, rng: jax.Array, batch: Batch) -> PyTree:
         """The model's variables for sequences of this batch's length."""
@@ -64,7 +79,7 @@ class MaskedLanguageModel:
         correct = output.logits.argmax(-1) == batch["masked_targets"]
         measured = {"masked_loss": Mean.of(per_token, counted), "accuracy": Mean.of(correct, counted)}
         per_example = (per_token * batch["token_weight"]).sum(-1)
-        if "next_sentence" in batch:
+        if self.next_sentence:
             logits = output.intermediates["next_sentence"]
             follows = losses.softmax_cross_entropy(logits, batch["next_sentence"])
             measured["next_sentence_loss"] = Mean.of(follows, mask)
