@@ -28,9 +28,9 @@ def squad(context, *questions):
 
 @pytest.fixture
 def source(tmp_path):
-    found = [(text, CONTEXT.index(text)) for text in ("Good one", "film  was good", "1984", "The")]
+    found = [(text, CONTEXT.index(text)) for text in ("Good one", "film  was good", "1984", "The", "Bad")]
     questions = [(f"q{i}", "who was it?", [one, ("another", 0)]) for i, one in enumerate(found)]
-    questions.append(("q4", "who is not?", []))
+    questions.append(("q5", "who is not?", []))
     (tmp_path / "squad.json").write_text(squad(CONTEXT, *questions))
     return Squad(str(tmp_path / "squad.json"), WordPiece(pieces.write(tmp_path)), T, stride=7)
 
@@ -51,12 +51,12 @@ def test_an_answer_comes_back_letter_by_letter(source):
         first, last = (p - window.offset + window.first for p in (start, end))
         assert CONTEXT[letters[first, 0] : letters[last, 1]] == question.answers[0]
         seen.add(question.name)
-    assert seen == {"q0", "q1", "q2", "q3"}
+    assert seen == {"q0", "q1", "q2", "q3", "q4"}
 
 
 def test_windows_cover_the_context_and_begin_a_stride_apart(source):
     tokens = len(source.letters(0))
-    for number in range(5):
+    for number in range(6):
         windows = [w for w in source.windows if w.question == number]
         assert [w.first for w in windows] == [7 * k for k in range(len(windows))]
         assert windows[-1].first + windows[-1].size == tokens
