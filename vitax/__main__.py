@@ -291,6 +291,13 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.below == "export":
+        _on_the_host()
+        from vitax import carried_tokenizers
+
+        rows = carried_tokenizers.export(args.checkpoint, args.out)
+        _print(args, rows, carried_tokenizers.export_lines(rows))
+        return EXIT_DONE
     from vitax import tokenizer_training
 
     row = tokenizer_training.train(args.paths, args.kind, args.vocab_size, args.out, args.lowercase, args.field)

@@ -32,7 +32,7 @@ VERBS = {
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
     "convert": "published weights to checkpoints and back: Google's npz, timm, Hugging Face",
     "ckpt": "checkpoints: list, verify, export, copy",
-    "tokenizer": "tokenizers: train one on your own text",
+    "tokenizer": "tokenizers: train one on your own text, write that of a checkpoint",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
 }
 CKPT_VERBS = {
@@ -41,7 +41,10 @@ CKPT_VERBS = {
     "export": "write the parameters to a safetensors or npz file",
     "cp": "copy steps between folders and buckets; an interrupted copy is never taken for a whole one",
 }
-TOKENIZER_VERBS = {"train": "learn a vocabulary from text and write it as tokenizer.json"}
+TOKENIZER_VERBS = {
+    "train": "learn a vocabulary from text and write it as tokenizer.json",
+    "export": "write the tokenizer that a checkpoint carries to a folder",
+}
 # Verbs that have verbs of their own.
 BELOW = {"ckpt": CKPT_VERBS, "tokenizer": TOKENIZER_VERBS}
 
@@ -254,6 +257,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--lowercase", action="store_true", help="wordpiece: lower case, accents stripped"),
         _argument("--field", default="text", metavar="NAME", help="of JSON lines, that holds the text (default text)"),
     ),
+    "tokenizer export": (_JSON, _TARGET, _argument("out", type=Path, metavar="FOLDER", help="a new folder")),
 }
 # Verbs that take ``--config.PATH=VALUE`` though they name no recipe.
 OVERRIDING = ("finetune", "eval", "predict", "generate", "quickstart", "convert")
