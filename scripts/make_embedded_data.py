@@ -2,10 +2,11 @@
 
     VITAX_DATA=path/to/data python scripts/make_embedded_data.py
 
-Needs scikit-learn (for the UCI digits), ``$VITAX_DATA/fashion-mnist/*.gz`` and
-``$VITAX_DATA/shakespeare/shakespeare.txt.gz``. Writes ``fashion_mnist.npz``,
-``digits.npz`` and ``shakespeare.txt.gz`` into ``vitax/data/embedded``; the
-result depends on nothing but the originals.
+Needs scikit-learn (for the UCI digits), ``$VITAX_DATA/fashion-mnist/*.gz``,
+``$VITAX_DATA/shakespeare/shakespeare.txt.gz`` and ``$VITAX_DATA/bible/*.txt.gz``.
+Writes ``fashion_mnist.npz``, ``digits.npz``, ``shakespeare.txt.gz`` and
+``new_testament_en_fr.tsv.gz`` into ``vitax/data/embedded``; the result depends on
+nothing but the originals.
 """
 
 import gzip
@@ -26,6 +27,8 @@ TRAIN, TEST = 10_000, 1_000
 LIMIT_BYTES = 6_000_000
 # The last is held out by recipes.
 PLAYS = ("AS YOU LIKE IT", "JULIUS CAESAR", "MACBETH", "THE MERCHANT OF VENICE", "A MIDSUMMER", "THE TEMPEST")
+# Verses of the Old Testament.
+MATTHEW = 23_145
 
 
 def fashion_mnist(folder: pathlib.Path) -> dict[str, np.ndarray]:
@@ -63,13 +66,24 @@ def shakespeare(folder: pathlib.Path) -> bytes:
     return gzip.compress(b"\n\n".join(d.strip(b"\n") for d in chosen), mtime=0)
 
 
+def new_testament(folder: pathlib.Path) -> bytes:
+    """The verses from Matthew on, English, tab, French, without the marks of editors, compressed."""
+    sides = []
+    for name in ("en_web", "fr_segond1910"):
+        verses = gzip.decompress((folder / f"{name}.txt.gz").read_bytes()).decode().splitlines()[MATTHEW:]
+        sides.append([" ".join(re.sub(r"[<>\[\]{}]", "", verse).split()) for verse in verses])
+    lines = [f"{english}\t{french}\n" for english, french in zip(*sides, strict=True)]
+    return gzip.compress("".join(lines).encode(), mtime=0)
+
+
 def main() -> None:
     root = os.environ.get("VITAX_DATA")
     if not root:
-        sys.exit("Set VITAX_DATA to the folder that holds fashion-mnist/ and shakespeare/.")
+        sys.exit("Set VITAX_DATA to the folder that holds fashion-mnist/, shakespeare/ and bible/.")
     np.savez_compressed(TARGET / "fashion_mnist.npz", **fashion_mnist(pathlib.Path(root) / "fashion-mnist"))
     np.savez_compressed(TARGET / "digits.npz", **digits())
     (TARGET / "shakespeare.txt.gz").write_bytes(shakespeare(pathlib.Path(root) / "shakespeare"))
+    (TARGET / "new_testament_en_fr.tsv.gz").write_bytes(new_testament(pathlib.Path(root) / "bible"))
     total = sum(path.stat().st_size for path in TARGET.glob("*z"))
     print(f"{total:,} bytes in {TARGET}")
     if total > LIMIT_BYTES:

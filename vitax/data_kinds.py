@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 from vitax.construct import call
 from vitax.core.errors import UserError
+from vitax.data.pairs import PAIR_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data_spec import DataSpec
+from vitax.pair_spec import PairSpec
 from vitax.text_spec import TextSpec
 
 
@@ -40,7 +42,8 @@ IMAGES = Kind(
     ("classification", "any_of"),
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
-KINDS = (TEXT, IMAGES)
+PAIRS = Kind(PairSpec, "pairs of texts", PAIR_SOURCES, ("transformer",), ("translation",), ("language", "bleu"))
+KINDS = (TEXT, PAIRS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:

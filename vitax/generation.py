@@ -1,26 +1,13 @@
 """A checkpoint of a language model -> text that continues a prompt."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 from vitax import infer
-from vitax.core import axes
 from vitax.core.errors import UserError
-from vitax.core.types import ModelOutput
-from vitax.generate.decoding import Decoder, Model
+from vitax.generate.decoding import Decoder
+from vitax.generate.on_mesh import model_of
 from vitax.generate.sampling import Sampling
-
-
-def decoder_of(program: Any, end: int) -> Decoder:
-    """A ``Decoder`` of a program's language model, on its mesh."""
-    module = program.objective.model
-
-    def decode(variables: Any, *arguments: Any) -> ModelOutput:
-        with axes.resolving(program.rules.resolver(program.mesh)):
-            return module.apply(variables, *arguments, method="decode")
-
-    return Decoder(Model(decode, functools.partial(module.empty_cache), module.context, end))
 
 
 def generate(
@@ -55,7 +42,7 @@ def generate(
     tokenizer = recipe.data.build_tokenizer()
     # Every document begins with the mark, as in training.
     tokens = [tokenizer.end_of_document, *tokenizer.encode(prompt.encode()).tolist()]
-    decoder = decoder_of(program, tokenizer.end_of_document)
+    decoder = Decoder(model_of(program, tokenizer.end_of_document))
     [made] = decoder({"params": state.params}, [tokens], max_tokens, sampling, seed)
     full = "context" if len(tokens) + len(made) == decoder.model.context else "end_of_document"
     return {

@@ -58,7 +58,8 @@ def model_flops(model: str, num_classes: int) -> int | None:
         return None
     # The head as pre-trained: ViT's has a hidden layer, the others' none.
     hidden = {"pre_logits": True} if "ViT-" in name else {}
-    return flops.model_flops(*table.abstract(name, table.native_size(name), num_classes=num_classes, **hidden))
+    model, variables, one = table.abstract(name, table.native_size(name), num_classes=num_classes, **hidden)
+    return flops.model_flops(model, variables, *one)
 
 
 def published_name(model: str) -> str:

@@ -23,11 +23,13 @@ from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
 from vitax.data_kinds import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
+from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
+from vitax.objectives.translation import Translation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
@@ -35,8 +37,18 @@ from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
 from vitax.train.program import Program
 
-OBJECTIVES = {"classification": Classification, "distillation": Distillation, "language_model": LanguageModel}
-EVALUATORS = {"any_of": AnyOfEvaluator, "classification": ClassificationEvaluator, "language": LanguageEvaluator}
+OBJECTIVES = {
+    "classification": Classification,
+    "distillation": Distillation,
+    "language_model": LanguageModel,
+    "translation": Translation,
+}
+EVALUATORS = {
+    "any_of": AnyOfEvaluator,
+    "classification": ClassificationEvaluator,
+    "language": LanguageEvaluator,
+    "bleu": BleuEvaluator,
+}
 TOP_LEVEL = (
     *("paper", "model", "objective", "data", "evaluators", "optimizer", "schedule", "duration", "accumulate"),
     *("mesh", "rules", "remat", "unroll", "dtype", "init_from", "checkpoint", "log", "seed", "chip"),
@@ -45,9 +57,8 @@ REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read (fingerprints say what it is); which code computes attention.
-_FREE_FIELDS = re.compile(
-    r"data\.(threads|prefetch|\w*tokenizer\.path|source\.(.*\.)?(path|data_dir|labels))|model\.attention_kernel"
-)
+_PATHS = r"\w*tokenizer\.path|source\.(.*\.)?((source_|target_)?path|data_dir|labels)"
+_FREE_FIELDS = re.compile(rf"data\.(threads|prefetch|{_PATHS})|model\.attention_kernel")
 DTYPES = ("auto", "float32", "bfloat16")
 
 

@@ -32,6 +32,7 @@ class TextSpec:
       prefetch: batches made ahead.
     """
 
+    TABLE: ClassVar[Mapping[str, Any]] = TEXT_SOURCES
     SHARED: ClassVar = ("length", "vocab_size", "tokenizer", "batch_size", "threads", "prefetch")
 
     source: Mapping[str, Any]
@@ -45,6 +46,8 @@ class TextSpec:
     threads: Positive | None = None
     prefetch: Positive = 2
 
+    # What the examples are called.
+    ROWS: ClassVar = "windows"
     # Text has no image size.
     size: ClassVar[None] = None
 
@@ -72,7 +75,7 @@ class TextSpec:
         Raises:
           UserError: an unknown kind or field.
         """
-        target = pick(TEXT_SOURCES, self.source.get("kind", ""), f"{where}.source.kind")
+        target = pick(self.TABLE, self.source.get("kind", ""), f"{where}.source.kind")
         fields = fields_of(target)
         for key in self.source:
             if key != "kind" and key not in fields:
@@ -93,11 +96,11 @@ class TextSpec:
                 f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids. "
                 f"Set --config.{where}.vocab_size={tokenizer.vocab_size}."
             )
-        source = construct(TEXT_SOURCES, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
+        source = construct(self.TABLE, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
         if len(source) != self.num_examples:
             raise UserError(
-                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} windows "
-                f"of {self.length} tokens. Set --config.{where}.num_examples={len(source)}."
+                f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} "
+                f"{self.ROWS} of {self.length} tokens. Set --config.{where}.num_examples={len(source)}."
             )
         return source
 

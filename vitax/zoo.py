@@ -217,7 +217,7 @@ def create_model(
     one = table.inputs(model, size)
 
     def init(key: Any) -> Any:
-        return unbox(model.init(key, jnp.zeros(one.shape, one.dtype)))
+        return unbox(model.init(key, *(jnp.zeros(x.shape, x.dtype) for x in one)))
 
     if abstract:
         return model, jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))

@@ -64,22 +64,22 @@ def count_jaxpr(closed: core.ClosedJaxpr) -> Flops:
     return Flops(_walk(closed.jaxpr))
 
 
-def forward_flops(model: Any, variables: Any, inputs: Any, **kwargs: Any) -> Flops:
-    """Count of one forward pass ``model.apply(variables, inputs, **kwargs)`` for its logits and features."""
+def forward_flops(model: Any, variables: Any, *inputs: Any, **kwargs: Any) -> Flops:
+    """Count of one forward pass ``model.apply(variables, *inputs, **kwargs)`` for its logits and features."""
 
-    def forward(variables: Any, inputs: Any) -> Any:
-        output = model.apply(variables, inputs, **kwargs)
+    def forward(variables: Any, *inputs: Any) -> Any:
+        output = model.apply(variables, *inputs, **kwargs)
         return output.logits, output.features
 
-    return count(forward, variables, inputs)
+    return count(forward, variables, *inputs)
 
 
-def model_flops(model: Any, variables: Any, inputs: Any, **kwargs: Any) -> int:
+def model_flops(model: Any, variables: Any, *inputs: Any, **kwargs: Any) -> int:
     """FLOPs of a train step by the convention of the papers: 3 x forward, no remat.
 
     Reference: ViT, arXiv:2010.11929, table 6; PaLM, arXiv:2204.02311, appendix B.
     """
-    return 3 * forward_flops(model, variables, inputs, **kwargs).flops
+    return 3 * forward_flops(model, variables, *inputs, **kwargs).flops
 
 
 def _walk(jaxpr: Any, used: Sequence[bool] | None = None) -> int:

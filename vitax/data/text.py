@@ -46,6 +46,11 @@ class Windows:
             raise UserError(f'text: split "{self.split}" leaves none of the {len(documents)} documents.')
         return np.concatenate([*parts, mark])
 
+    @property
+    def largest_id(self) -> int:
+        """Of all tokens."""
+        return int(self.stream.max())
+
     def __len__(self) -> int:
         return -(-(len(self.stream) - 1) // self.length)
 

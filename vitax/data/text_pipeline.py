@@ -13,11 +13,11 @@ from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
 class TextPipeline(StepIndexed):
     """Turns windows of text into batches.
 
-    Batches hold tokens, targets and segment_ids int32 [B, T] (padding has segment 0),
-    mask and index.
+    Batches hold what the source's ``gather`` gives, tokens, targets and segment_ids int32
+    [B, T] (padding has segment 0) among it, mask and index.
 
     Args:
-      source: see ``vitax.data.text``.
+      source: see ``vitax.data.text`` and ``vitax.data.pairs``.
       vocab_size: token ids must lie below it.
       **options: of ``StepIndexed``.
 
@@ -27,7 +27,7 @@ class TextPipeline(StepIndexed):
 
     def __init__(self, source: Any, *, vocab_size: int, **options: Any):
         super().__init__(source, **options)
-        largest = int(source.stream.max())
+        largest = source.largest_id
         if largest >= vocab_size:
             # On the host: on the device such an id would silently be another.
             raise UserError(f"data.vocab_size: {vocab_size}, but the text has token id {largest}. Set it above that.")

@@ -166,7 +166,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         queries: Array,
-        memory: Array,
+        memory: Array | None,
         *,
         mask: Array | None = None,
         rng: Array | None = None,
@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
         Args:
           queries: [B, T, D].
-          memory: [B, S, D].
+          memory: [B, S, D]; None: the cache holds all of it (an encoder's output, once written).
           mask: bool, broadcastable to [B, N, T, S]; True = may attend. None: all.
           rng: typed keys [B], or None for no dropout.
           return_weights: also return the weights.
@@ -200,13 +200,15 @@ class Attention(nn.Module):
         flat = self.kernel == "pallas"
         init = self.inits.kernel
         q = Linear(shape, axes, self.dtype, init, flat=flat, name="query")(queries)
-        k = Linear(shape, axes, self.dtype, init, flat=flat, name="key")(memory)
-        v = Linear(shape, axes, self.dtype, init, flat=flat, name="value")(memory)
+        if memory is not None:
+            k = Linear(shape, axes, self.dtype, init, flat=flat, name="key")(memory)
+            v = Linear(shape, axes, self.dtype, init, flat=flat, name="value")(memory)
         if flat:
             self._check_flat(mask)
         if cache is not None:
-            assert slots is not None
-            cache = cache.write(k, v, slots)
+            if memory is not None:
+                assert slots is not None
+                cache = cache.write(k, v, slots)
             k, v = cache.key, cache.value
         if flat and not return_weights:
             q, k, v = (a.reshape(*a.shape[:2], width) for a in (q, k, v))

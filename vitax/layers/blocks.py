@@ -18,18 +18,19 @@ from vitax.layers.norm import LayerNorm
 Array = jax.Array
 
 # Sites within the keys of one block.
-ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_MLP, BRANCH_1, BRANCH_2 = range(6)
+ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_MLP, BRANCH_1, BRANCH_2, CROSS, AFTER_CROSS = range(8)
 
 
 class Mlp(nn.Module):
-    """Two dense layers with GELU between; parameters ``in``, ``out``.
+    """Two dense layers with a nonlinearity between; parameters ``in``, ``out``.
 
     Attributes:
       mlp_dim: hidden width.
       gelu: ``tanh`` (approximation, the original's numerics) or ``erf`` (exact).
-      dropout: rate after GELU.
+      dropout: rate after the nonlinearity.
       dtype: compute dtype.
       inits: how kernels and biases start.
+      activation: ``gelu``, or ``relu`` (Vaswani et al., arXiv:1706.03762, equation 2).
     """
 
     mlp_dim: int
@@ -37,6 +38,7 @@ class Mlp(nn.Module):
     dropout: float = 0.0
     dtype: Any = "float32"
     inits: Inits = VIT_INITS
+    activation: Literal["gelu", "relu"] = "gelu"
 
     @nn.compact
     def __call__(self, x: Array, *, rng: Array | None = None) -> Array:
@@ -44,7 +46,7 @@ class Mlp(nn.Module):
         width, inits = x.shape[-1], self.inits
         x = Linear((self.mlp_dim,), ("embed", "mlp"), self.dtype, inits.kernel, inits.mlp_bias, name="in")(x)
         x = constrain(x, ("batch", "tokens", "mlp"))
-        x = jax.nn.gelu(x, approximate=self.gelu == "tanh")
+        x = jax.nn.relu(x) if self.activation == "relu" else jax.nn.gelu(x, approximate=self.gelu == "tanh")
         x = dropout(x, self.dropout, rng, HIDDEN)
         return Linear((width,), ("mlp", "embed"), self.dtype, inits.residual, inits.mlp_bias, name="out")(x)
 
@@ -52,8 +54,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); or norm(x + attention(x)), then norm(x + mlp(x)).
 
-    Parameters: ``norm_1``, ``attention``, ``norm_2``, ``mlp``, and ``layer_scale_1/2``
-    where asked for.
+    Parameters: ``norm_1``, ``attention``, ``norm_2``, ``mlp``, and where asked for
+    ``layer_scale_1/2``, or ``cross_norm`` and ``cross_attention`` between the two branches.
 
     Attributes:
       num_heads: attention heads.
@@ -68,9 +70,11 @@ class Block(nn.Module):
       attention_kernel: ``kernel`` of ``Attention``.
       norm: ``pre``, before each branch, or ``post``, after each sum.
       inits: how kernels start.
+      activation: as in ``Mlp``.
+      cross: a decoder's block, which also attends to an encoder's output.
 
     Reference: ViT, arXiv:2010.11929, equations 2 and 3. LayerScale: arXiv:2103.17239.
-      ``post``: Vaswani et al., arXiv:1706.03762, section 3.1.
+      ``post`` and ``cross``: Vaswani et al., arXiv:1706.03762, section 3.1.
     """
 
     num_heads: int
@@ -85,6 +89,8 @@ class Block(nn.Module):
     attention_kernel: Literal["xla", "pallas"] = "xla"
     norm: Literal["pre", "post"] = "pre"
     inits: Inits = VIT_INITS
+    activation: Literal["gelu", "relu"] = "gelu"
+    cross: bool = False
 
     @nn.compact
     def __call__(
@@ -95,8 +101,10 @@ class Block(nn.Module):
         rng: Array | None = None,
         keep: float | Array | None = None,
         return_weights: bool = False,
-        cache: KVCache | None = None,
+        cache: Any = None,
         slots: Array | None = None,
+        memory: Array | None = None,
+        memory_mask: Array | None = None,
     ) -> tuple[Array, Any]:
         """Runs the block.
 
@@ -106,12 +114,15 @@ class Block(nn.Module):
           rng: typed keys [B], or None for no randomness.
           keep: probability that an example keeps each branch; None keeps all.
           return_weights: also return the attention weights.
-          cache: as in ``Attention``.
+          cache: as in ``Attention``; of a ``cross`` block a pair, its own and that of the memory.
           slots: as in ``Attention``.
+          memory: [B, S, D], an encoder's output, for a ``cross`` block; with a cache, given
+            once, which fills the memory's.
+          memory_mask: as ``mask``, to [B, N, T, S].
 
         Returns:
           [B, T, D], and beside it attention weights [B, N, T, T] or None; with a cache,
-          the new cache.
+          the new cache. Of a ``cross`` block a pair of either.
         """
         # On the carry of a scan this constraint decides: without it the compiler may
         # shard the width and keep the whole batch on every device.
@@ -123,17 +134,50 @@ class Block(nn.Module):
             self.num_heads, self.attention_dropout, self.dtype, self.attention_kernel, self.inits, name="attention"
         )
         keys = fold(rng, ATTENTION)
-        y, beside = attention(y, y, mask=mask, rng=keys, return_weights=return_weights, cache=cache, slots=slots)
+        own = cache[0] if self.cross and cache is not None else cache
+        y, beside = attention(y, y, mask=mask, rng=keys, return_weights=return_weights, cache=own, slots=slots)
         y = dropout(y, self.dropout, rng, AFTER_ATTENTION)
         x = x + drop_branch(self._scaled(y, "layer_scale_1"), keep, rng, BRANCH_1)
         x = x if pre else norm_1(x)
+        if self.cross:
+            held = None if cache is None else cache[1]
+            x, of_memory = self._attend_to_memory(x, memory, memory_mask, rng, return_weights, held)
+            beside = (beside, of_memory)
         y = norm_2(x) if pre else x
         hidden_dropout = self.dropout if self.hidden_dropout is None else self.hidden_dropout
-        y = Mlp(self.mlp_dim, self.gelu, hidden_dropout, self.dtype, self.inits, name="mlp")(y, rng=rng)
+        y = Mlp(self.mlp_dim, self.gelu, hidden_dropout, self.dtype, self.inits, self.activation, name="mlp")(
+            y, rng=rng
+        )
         y = dropout(y, self.dropout, rng, AFTER_MLP)
         x = x + drop_branch(self._scaled(y, "layer_scale_2"), keep, rng, BRANCH_2)
         x = x if pre else norm_2(x)
         return constrain(x, ("batch", "tokens", "embed")), beside
+
+    def _attend_to_memory(
+        self,
+        x: Array,
+        memory: Array | None,
+        mask: Array | None,
+        rng: Array | None,
+        return_weights: bool,
+        cache: KVCache | None,
+    ) -> tuple[Array, Any]:
+        norm = LayerNorm(self.norm_eps, self.dtype, name="cross_norm")
+        attention = Attention(
+            self.num_heads, self.attention_dropout, self.dtype, inits=self.inits, name="cross_attention"
+        )
+        slots = None if memory is None else jnp.broadcast_to(jnp.arange(memory.shape[1]), memory.shape[:2])
+        y, beside = attention(
+            norm(x) if self.norm == "pre" else x,
+            memory,
+            mask=mask,
+            rng=fold(rng, CROSS),
+            return_weights=return_weights,
+            cache=cache,
+            slots=slots,
+        )
+        x = x + dropout(y, self.dropout, rng, AFTER_CROSS)
+        return x if self.norm == "pre" else norm(x), beside
 
     def _scaled(self, y: Array, name: str) -> Array:
         if self.layer_scale is None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from vitax.core.errors import pick
 from vitax.layers.blocks import Block
-from vitax.layers.cache import KVCache
 from vitax.layers.dropout import fold
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import REMAT_POLICIES, RematName
@@ -70,6 +69,8 @@ class Encoder(nn.Module):
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
+        memory: Array | None = None,
+        memory_mask: Array | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Runs the blocks, without the final norm.
 
@@ -79,14 +80,19 @@ class Encoder(nn.Module):
           rng: typed keys [B], or None for no randomness.
           return_intermediates: also return the output of each block.
           return_attention: also return the attention weights of each block.
+          memory: as in ``Block``.
+          memory_mask: as in ``Block``.
 
         Returns:
-          [B, T, D] and ``block_00``... [B, T, D], ``attention_00``... [B, N, T, T].
+          [B, T, D] and ``block_00``... [B, T, D], ``attention_00``... [B, N, T, T], of a
+          decoder also ``cross_attention_00``... [B, N, T, S].
         """
+        # Empty for an encoder, whose blocks need not know of a memory.
+        beside: dict[str, Any] = {} if memory is None else {"memory": memory, "memory_mask": memory_mask}
         if self.is_initializing():
             # Creates the parameters, whichever way the stack will run.
             for block in self.blocks:
-                x, _ = block(x)
+                x, _ = block(x, **beside)
             return x, {}
         params = nn.meta.unbox(self.variables["params"])
         layers = [params[f"block_{i:02d}"] for i in range(self.depth)]
@@ -97,7 +103,7 @@ class Encoder(nn.Module):
         def body(x: Array, layer: tuple[Any, Any, Any]) -> tuple[Array, Any]:
             params, index, keep = layer
             keys = fold(rng, FIRST_BLOCK + index)
-            options = {"mask": mask, "rng": keys, "keep": keep, "return_weights": return_attention}
+            options = {"mask": mask, "rng": keys, "keep": keep, "return_weights": return_attention} | beside
             x, weights = block.apply({"params": params}, x, **options)
             return x, (x if return_intermediates else None, weights)
 
@@ -120,27 +126,30 @@ class Encoder(nn.Module):
         for i, (block_output, weights) in enumerate(outputs):
             if return_intermediates:
                 intermediates[f"block_{i:02d}"] = block_output
-            if return_attention:
+            if return_attention and memory is not None:
+                intermediates[f"attention_{i:02d}"], intermediates[f"cross_attention_{i:02d}"] = weights
+            elif return_attention:
                 intermediates[f"attention_{i:02d}"] = weights
         return x, intermediates
 
     def decode(
-        self, x: Array, caches: Sequence[KVCache], *, mask: Array, slots: Array
-    ) -> tuple[Array, tuple[KVCache, ...]]:
+        self, x: Array, caches: Sequence[Any], *, mask: Array, slots: Array, **memory: Any
+    ) -> tuple[Array, tuple[Any, ...]]:
         """Runs the blocks on the next tokens, without the final norm; unrolled, since a scan would copy the caches.
 
         Args:
           x: [B, T, D].
-          caches: one a block.
+          caches: one a block, as its ``cache``.
           mask: bool, broadcastable to [B, N, T, slots of the caches].
           slots: int32 [B, T], where the tokens belong.
+          **memory: ``memory`` and ``memory_mask`` of ``Block``.
 
         Returns:
           [B, T, D] and the new caches.
         """
         written = []
         for block, cache in zip(self.blocks, caches, strict=True):
-            x, cache = block(x, mask=mask, cache=cache, slots=slots)
+            x, cache = block(x, mask=mask, cache=cache, slots=slots, **memory)
             written.append(cache)
         return x, tuple(written)
 

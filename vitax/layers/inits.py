@@ -39,3 +39,9 @@ def gpt_inits(depth: int, scale: float = 0.02, scaled_residual: bool = True) -> 
     residual = scale * (2 * depth) ** -0.5 if scaled_residual else scale
     normal = nn.initializers.normal
     return Inits(normal(scale), normal(residual), nn.initializers.zeros_init())
+
+
+# Vaswani et al., arXiv:1706.03762, as in the authors' code.
+TRANSFORMER_INITS = Inits(
+    nn.initializers.xavier_uniform(), nn.initializers.xavier_uniform(), nn.initializers.zeros_init()
+)

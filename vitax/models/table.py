@@ -8,14 +8,22 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import bit_sizes, efficientnet_sizes, gpt_sizes, vit_sizes
+from vitax.models import bit_sizes, efficientnet_sizes, gpt_sizes, transformer_sizes, vit_sizes
 from vitax.models.bit import BiT
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.gpt import GPT
 from vitax.models.hybrid import Hybrid
+from vitax.models.transformer import Transformer
 from vitax.models.vit import ViT
 
-MODELS: dict[str, type] = {"vit": ViT, "hybrid": Hybrid, "bit": BiT, "efficientnet": EfficientNet, "gpt": GPT}
+MODELS: dict[str, type] = {
+    "vit": ViT,
+    "hybrid": Hybrid,
+    "bit": BiT,
+    "efficientnet": EfficientNet,
+    "gpt": GPT,
+    "transformer": Transformer,
+}
 
 _VIT_NAMES = (
     *("Ti/16", "S/32", "S/16", "M/16", "B/32", "B/16", "B/8", "L/32", "L/16"),
@@ -45,28 +53,30 @@ def published() -> dict[str, dict[str, Any]]:
         }
     for name in gpt_sizes.SIZES:
         models[name] = {"kind": "gpt", **gpt_sizes.fields(name)}
+    for name in transformer_sizes.SIZES:
+        models[f"Transformer-{name}"] = {"kind": "transformer", **transformer_sizes.fields(name)}
     return models
 
 
 def native_size(name: str) -> int | None:
     """Side in pixels of the images that a published model is made for, and its cost is printed at; None for text."""
-    if name in gpt_sizes.SIZES:
+    if name in gpt_sizes.SIZES or name.startswith("Transformer-"):
         return None
     size = efficientnet_sizes.SIZES.get(name.removeprefix("EfficientNet-"))
     return 224 if size is None else size.image_size
 
 
-def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> jax.ShapeDtypeStruct:
-    """The shape of one input: an image float32 [1, height, width, 3], or tokens int32 [1, context].
+def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes of one input: an image float32 [1, height, width, 3], or tokens int32 [1, context], twice for a pair.
 
     Args:
       model: of ``MODELS``.
       image_size: side in pixels, or (height, width); not read for text.
     """
-    if isinstance(model, GPT):
-        return jax.ShapeDtypeStruct((1, model.context), jnp.int32)
+    if isinstance(model, GPT | Transformer):
+        return (jax.ShapeDtypeStruct((1, model.context), jnp.int32),) * (1 + isinstance(model, Transformer))
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    return jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
 
 
 def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **changes: Any) -> tuple[Any, Any, Any]:
@@ -78,7 +88,7 @@ def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **change
       **changes: constructor fields other than published, e.g. ``num_classes``.
 
     Returns:
-      (model, variables, input as of ``inputs``), the last two as ``jax.ShapeDtypeStruct``.
+      (model, variables, inputs as of ``inputs``), the last two as ``jax.ShapeDtypeStruct``.
 
     Raises:
       UserError: an unknown name, or a size that the patches do not divide.
@@ -88,7 +98,7 @@ def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **change
     model = MODELS[fields.pop("kind")](**fields, unroll=False)
     one = inputs(model, image_size)
     # An abstract key: a real one would start the devices.
-    return model, jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one), one
+    return model, jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), *one), one
 
 
 def summary(
@@ -112,7 +122,7 @@ def summary(
     """
     size = native_size(name) if image_size is None else image_size
     model, variables, one = abstract(name, size, **({} if num_classes is None else {"num_classes": num_classes}))
-    cost = flops.forward_flops(model, variables, one)
+    cost = flops.forward_flops(model, variables, *one)
     return {
         "name": name,
         "parameters": tree.size(variables["params"]),
