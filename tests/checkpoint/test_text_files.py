@@ -5,7 +5,10 @@ where torch computes in float64.
 """
 
 import functools
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -209,3 +212,15 @@ def test_a_published_gpt_is_a_checkpoint_to_generate_from(tmp_path):
     recipe, _, state, metadata = infer.load(str(source))
     assert (recipe.data.tokenizer, metadata["weights"]) == ({"kind": "bpe", "path": str(source)}, "Hugging Face GPT-2")
     np.testing.assert_array_equal(state.params["embedding"], golden("gpt_hf_gpt2")[2]["transformer.wte.weight"])
+
+
+@pytest.mark.torch
+def test_transformers_loads_what_is_exported(tmp_path):
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs scripts/requirements-parity.txt: {package}")
+    words = []
+    for name in NAMES:
+        publishing.run(write(tmp_path / name, name), tmp_path / f"{name}_hf", "hf")
+        words += [tmp_path / f"{name}_hf", GOLDEN / f"{name}.npz"]
+    subprocess.run([sys.executable, str(GOLDEN.parents[1] / "scripts" / "check_text_export.py"), *words], check=True)
