@@ -34,9 +34,9 @@ def start(form=0):
 def forward(form=0):
     model, params = start(form)
     return quick(
-        lambda source, tokens, of_source, of_target: model.apply(
-            {"params": params}, source, tokens, source_segments=of_source, segment_ids=of_target
-        ).logits
+        lambda source, tokens, of_source, of_target: (
+            model.apply({"params": params}, source, tokens, source_segments=of_source, segment_ids=of_target).logits
+        )
     )
 
 
