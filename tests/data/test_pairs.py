@@ -73,9 +73,9 @@ def test_what_is_wrong_is_said(tmp_path):
         len(Parallel(**files(tmp_path, ["abc"], ["d"]), length=2))
     with pytest.raises(UserError, match=r"data.source.target_path: nowhere: no such file"):
         len(Parallel(fields["source_path"], "nowhere", BYTES, 8))
+    spec = PairSpec({"kind": "embedded_pairs", "split": "[:20]"}, num_examples=5, length=512)
     with pytest.raises(UserError, match=r"data.num_examples: the recipe states 5, the source holds \d+ rows of 512"):
-        spec = {"kind": "embedded_pairs", "split": "[:20]"}
-        PairSpec(spec, num_examples=5, length=512).build_source()
+        spec.build_source()
 
 
 def test_batches_are_a_pure_function_of_their_number():
