@@ -9,7 +9,7 @@ import pytest
 from tests.checkpoint.conftest import save
 from vitax import ckpt
 from vitax.__main__ import main
-from vitax.arguments import ARGUMENTS, CKPT_VERBS, VERBS, options_of
+from vitax.arguments import ARGUMENTS, BELOW, VERBS, options_of
 
 SMALL = [
     *("--config.duration.steps=4", "--config.checkpoint.every.steps=2", "--config.model.depth=1"),
@@ -152,5 +152,6 @@ def test_explain_prints_text_and_json(capsys):
 
 
 def test_every_verb_has_its_arguments():
-    assert set(ARGUMENTS) == {*(VERBS.keys() - {"ckpt", "launch"}), *(f"ckpt {verb}" for verb in CKPT_VERBS)}
+    below = {f"{verb} {name}" for verb, names in BELOW.items() for name in names}
+    assert set(ARGUMENTS) == below | (VERBS.keys() - BELOW.keys() - {"launch"})
     assert options_of("ckpt export") == ("--json", "--ema", "--params")

@@ -39,7 +39,7 @@ def test_every_part_kind_and_verb_has_a_heading(reference):
     for part in reference.PARTS:
         for kind in part.table or ():
             assert f"\n### {part.path}: {kind}\n" in fields
-    for name in [*arguments.VERBS, *(f"ckpt {v}" for v in arguments.CKPT_VERBS)]:
+    for name in [*arguments.VERBS, *(f"{v} {below}" for v, names in arguments.BELOW.items() for below in names)]:
         assert f"\n## vitax {name}\n" in verbs
 
 

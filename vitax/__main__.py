@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vitax.arguments import OVERRIDING, options_of, parser
+from vitax.arguments import BELOW, OVERRIDING, options_of, parser
 from vitax.core import elsewhere
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError
 
@@ -274,19 +274,34 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
     _on_the_host()
     from vitax import ckpt
 
-    if args.ckpt_verb == "ls":
+    if args.below == "ls":
         rows = ckpt.listing(args.checkpoint)
         _print(args, rows, ckpt.listing_lines(rows))
-    elif args.ckpt_verb == "verify":
+    elif args.below == "verify":
         rows = ckpt.verify(args.checkpoint)
         _print(args, rows, ckpt.verify_lines(rows))
         return EXIT_FAILED if any(row["problems"] for row in rows) else EXIT_DONE
-    elif args.ckpt_verb == "export":
+    elif args.below == "export":
         row = ckpt.write_weights(args.checkpoint, args.out, args.weights)
         _print(args, row, ckpt.export_lines(row))
     else:
         rows = ckpt.copy(args.source, args.target)
         _print(args, rows, ckpt.copy_lines(rows))
+    return EXIT_DONE
+
+
+def _tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.below == "export":
+        _on_the_host()
+        from vitax import carried_tokenizers
+
+        rows = carried_tokenizers.export(args.checkpoint, args.out)
+        _print(args, rows, carried_tokenizers.export_lines(rows))
+        return EXIT_DONE
+    from vitax import tokenizer_training
+
+    row = tokenizer_training.train(args.paths, args.kind, args.vocab_size, args.out, args.lowercase, args.field)
+    _print(args, row, tokenizer_training.lines(row))
     return EXIT_DONE
 
 
@@ -317,6 +332,7 @@ COMMANDS = {
     "compare": _compare,
     "convert": _convert,
     "ckpt": _ckpt,
+    "tokenizer": _tokenizer,
     "doctor": _doctor,
     "launch": _launch,
 }
@@ -333,7 +349,7 @@ def _check_rest(args: argparse.Namespace, rest: list[str]) -> None:
     """Refuses unknown arguments, recipes and fields that lead nowhere, before JAX is imported."""
     if args.verb == "launch":  # has a table of its own
         return
-    options = options_of(f"ckpt {args.ckpt_verb}" if args.verb == "ckpt" else args.verb)
+    options = options_of(f"{args.verb} {args.below}" if args.verb in BELOW else args.verb)
     spec = vars(args).get("config") or vars(args).get("explain")
     from vitax import config_files
 

@@ -32,6 +32,7 @@ VERBS = {
     "compare": "runs side by side: metrics, cost, and the recipe fields that differ",
     "convert": "published weights to checkpoints and back: Google's npz, timm, Hugging Face",
     "ckpt": "checkpoints: list, verify, export, copy",
+    "tokenizer": "tokenizers: train one on your own text, write that of a checkpoint",
     "doctor": "look for what is wrong with this machine, and say how to mend it; exit code 1 if anything is",
 }
 CKPT_VERBS = {
@@ -40,6 +41,12 @@ CKPT_VERBS = {
     "export": "write the parameters to a safetensors or npz file",
     "cp": "copy steps between folders and buckets; an interrupted copy is never taken for a whole one",
 }
+TOKENIZER_VERBS = {
+    "train": "learn a vocabulary from text and write it as tokenizer.json",
+    "export": "write the tokenizer that a checkpoint carries to a folder",
+}
+# Verbs that have verbs of their own.
+BELOW = {"ckpt": CKPT_VERBS, "tokenizer": TOKENIZER_VERBS}
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Number = TypeVar("Number", int, float)
@@ -239,6 +246,18 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
         _argument("target", metavar="DST", help="a workdir, path or URL"),
     ),
+    "tokenizer train": (
+        _JSON,
+        _argument("paths", nargs="+", metavar="PATH", help="files and folders of .txt, .gz and .jsonl"),
+        _argument(
+            "--kind", required=True, metavar="KIND", help="bpe (bytes, as GPT-2's) or wordpiece (words, as BERT's)"
+        ),
+        _argument("--vocab-size", required=True, type=_WHOLE, metavar="N", help="how many tokens, marks among them"),
+        _argument("--out", required=True, type=Path, metavar="FILE.json", help="the file to write"),
+        _argument("--lowercase", action="store_true", help="wordpiece: lower case, accents stripped"),
+        _argument("--field", default="text", metavar="NAME", help="of JSON lines, that holds the text (default text)"),
+    ),
+    "tokenizer export": (_JSON, _TARGET, _argument("out", type=Path, metavar="FOLDER", help="a new folder")),
 }
 # Verbs that take ``--config.PATH=VALUE`` though they name no recipe.
 OVERRIDING = ("finetune", "eval", "predict", "generate", "quickstart", "convert")
@@ -255,8 +274,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         words = message.split("'")
         under = self.prog.removeprefix("vitax").strip()
-        verbs, what = (CKPT_VERBS, "ckpt verb") if under == "ckpt" else (VERBS, "verb")
-        listed = f"{'Ckpt verbs' if under == 'ckpt' else 'Verbs'}: {', '.join(verbs)}."
+        verbs, what = (BELOW[under], f"{under} verb") if under in BELOW else (VERBS, "verb")
+        listed = f"{what.capitalize()}s: {', '.join(verbs)}."
         if message.startswith("argument tpu-vm|") and len(words) > 1:
             known = launching.KINDS
             message = f'unknown launcher "{words[1]}".{suggest(words[1], known)} Launchers: {", ".join(known)}.'
@@ -278,7 +297,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The parser of ``vitax``; ``verb``, and for ``ckpt`` ``ckpt_verb``, say what was asked for."""
+    """The parser of ``vitax``; ``verb``, and ``below`` where it has verbs of its own, say what was asked for."""
     whole = Parser(
         prog="vitax",
         description="Train transformers with JAX, and know what a run costs.",
@@ -287,9 +306,9 @@ def parser() -> Parser:
     )
     whole.add_argument("--version", action="version", version=f"vitax {vitax.__version__}")
     for name, verb in _verbs(whole, VERBS, "verb").items():
-        if name == "ckpt":
-            for below, sub in _verbs(verb, CKPT_VERBS, "ckpt_verb").items():
-                _fill(sub, ARGUMENTS[f"ckpt {below}"])
+        if name in BELOW:
+            for below, sub in _verbs(verb, BELOW[name], "below").items():
+                _fill(sub, ARGUMENTS[f"{name} {below}"])
         elif name == "launch":
             launching.add_arguments(verb)
         else:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vitax import config_files, own_data, published, run
+from vitax import carried_tokenizers, config_files, own_data, published, run
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
@@ -39,7 +39,7 @@ def load(
         return _load_published(checkpoint, pairs, data)
     directory, step = warm_start.find(checkpoint)
     metadata, _ = store.read_metadata(directory, step)
-    plain = metadata["recipe"]
+    plain = carried_tokenizers.unpack(metadata["recipe"], metadata.get("tokenizers"))
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
     recipe, program, like = _start(plain, pairs)
@@ -61,7 +61,7 @@ def _load_published(
     found = published.load(checkpoint, size).whole()
     plain = dict(found.recipe)
     if size is not None:
-        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
+        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
     recipe, program, like = _start(plain, pairs)

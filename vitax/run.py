@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import vitax
-from vitax import published, teacher
+from vitax import carried_tokenizers, published, teacher
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
@@ -71,6 +71,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
     """
     clock = Clock()
     _check_workdir(recipe, workdir)
+    carried_tokenizers.check(recipe.config["data"], workdir)
     check_data(recipe)
     if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
         if is_weight_file(recipe.init_from.checkpoint):
@@ -178,6 +179,7 @@ def metadata(recipe: Recipe, pipeline: StepIndexed) -> dict[str, Any]:
         "name": recipe.name,
         "data": pipeline.fingerprint(),
         "class_names": list(names) if names else None,
+        "tokenizers": carried_tokenizers.pack(recipe.config["data"]),
         "versions": {"vitax": vitax.__version__, "jax": jax.__version__, "python": platform.python_version()},
     }
 

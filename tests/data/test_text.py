@@ -1,12 +1,14 @@
 """Text in windows: every token once, documents marked, batches a pure function of (seed, step)."""
 
 import gzip
+import json
+import re
 
 import numpy as np
 import pytest
 
 from vitax.core.errors import UserError
-from vitax.data.text import EmbeddedText, Text
+from vitax.data.text import EmbeddedText, JSONLines, Text
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import Bytes
 from vitax.text_spec import TextSpec
@@ -47,6 +49,33 @@ def test_every_token_is_predicted_once_and_knows_its_document(source):
         for t in range(1, T):
             if segments[t]:
                 assert (segments[t] != segments[t - 1]) == (tokens[t] == 256)
+
+
+def test_json_lines_are_the_same_documents(source, tmp_path):
+    whole = source.stream
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    rows = [json.dumps({"id": i, "body": text.decode()}) for i, text in enumerate(DOCUMENTS)]
+    (folder / "a.jsonl").write_text(rows[0] + "\n\n")
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(rows[1:]).encode()))
+    (folder / "c.txt").write_text("not of it")
+    lines = JSONLines(str(folder), Bytes(), T, "body")
+    np.testing.assert_array_equal(lines.stream, whole)
+    assert len(JSONLines(str(folder / "a.jsonl"), Bytes(), T, "body").stream) == len(DOCUMENTS[0]) + 2
+    assert len(Text(str(folder), Bytes(), T).stream) == len("not of it") + 2
+    for text, message in (
+        ('{"body": 1}', 'line 1: field "body" is int; expected text'),
+        ('{"bodi": "x"}', 'line 1: has no field "body". Did you mean "bodi"'),
+        ('\n["x"]', "line 2: expected an object"),
+        ('{"body": ', "line 1: is not JSON"),
+        ('{"body": "\\ud800"}', 'line 1: field "body" holds half a character'),
+    ):
+        (folder / "a.jsonl").write_text(text)
+        with pytest.raises(UserError, match=re.escape(message)):
+            _ = JSONLines(str(folder), Bytes(), T, "body").stream
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(b"{}")[:-3])
+    with pytest.raises(UserError, match="a.jsonl.gz: not a whole gzip file"):
+        _ = JSONLines(str(folder / "a.jsonl.gz"), Bytes(), T, "body").stream
 
 
 def test_splits_are_of_documents(source):
@@ -92,7 +121,7 @@ def test_the_embedded_plays_are_whole():
 def test_what_is_wrong_with_text_is_said(source, tmp_path):
     with pytest.raises(UserError, match=r"data.vocab_size: 200, but the text has token id 256"):
         pipeline(source, vocab_size=200)
-    with pytest.raises(UserError, match="no such file or folder. Expected text"):
+    with pytest.raises(UserError, match="no such file or folder. Expected .txt or .gz"):
         len(Text(str(tmp_path / "absent"), Bytes(), T))
     (tmp_path / "b.txt.gz").write_bytes(b"no gzip")
     with pytest.raises(UserError, match=r"b.txt.gz: not a whole gzip file"):

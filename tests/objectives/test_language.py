@@ -94,7 +94,7 @@ def test_text_and_images_do_not_mix(tmp_path):
         recipe.build(plain)
     plain = config(tmp_path)
     plain["evaluators"]["val"]["data"]["source"] = {"kind": "synthetic"}
-    with pytest.raises(UserError, match=r"evaluators.val.data.source.kind.*Valid: embedded_text, text"):
+    with pytest.raises(UserError, match=r"evaluators.val.data.source.kind.*Valid: embedded_text, json_lines, text"):
         recipe.build(plain)
 
 

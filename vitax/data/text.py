@@ -10,17 +10,13 @@ import functools
 import gzip
 import hashlib
 import importlib.resources
-import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import splits
-
-SUFFIXES = (".txt", ".txt.gz", ".gz")
+from vitax.data import document_files, splits
 
 
 class Windows:
@@ -108,28 +104,33 @@ class Text(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        for file in self.files():
-            raw = file.read_bytes()
-            try:
-                text = gzip.decompress(raw) if file.suffix == ".gz" else raw
-            except (OSError, EOFError) as error:
-                raise UserError(f"{file}: not a whole gzip file ({error}).") from error
-            yield from _split(text, self.separator)
+        files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
+        yield from document_files.of_text(files, self.separator)
 
-    def files(self) -> list[pathlib.Path]:
-        """The files, sorted.
 
-        Raises:
-          UserError: nothing there.
-        """
-        root = pathlib.Path(self.path).expanduser()
-        if root.is_file():
-            return [root]
-        found = sorted(p for p in root.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
-        if not found:
-            what = "holds no .txt or .gz file" if root.is_dir() else "no such file or folder"
-            raise UserError(f"data.source.path: {self.path}: {what}. Expected text as .txt or .gz.")
-        return found
+@dataclasses.dataclass(frozen=True)
+class JSONLines(Windows):
+    """Documents in JSON lines: a field of an object a line.
+
+    Attributes:
+      path: a file (.jsonl or .jsonl.gz), or a folder whose such files are read in the order
+        of their names.
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      field: that holds the text.
+      split: a slice of the documents, such as ``[:90%]`` or ``[-5:]``.
+    """
+
+    path: str
+    tokenizer: Any
+    length: int
+    field: str = "text"
+    split: str = ""
+
+    def _documents(self) -> Iterator[bytes]:
+        files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
+        for place, row in document_files.rows(files):
+            yield document_files.text_of(row, place, self.field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,20 +151,11 @@ class EmbeddedText(Windows):
 
     def _documents(self) -> Iterator[bytes]:
         path = importlib.resources.files("vitax.data.embedded") / f"{self.name}.txt.gz"
-        yield from _split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
+        yield from document_files.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
 
 
 # A play begins with its title, above the name of its author.
 SHAKESPEARE = r"\n\n(?=[^\n]+\n\nby William Shakespeare)"
 
 
-def _split(text: bytes, separator: str | None) -> list[bytes]:
-    if separator is None:
-        return [text]
-    try:
-        return [part for part in re.split(separator.encode(), text) if part.strip()]
-    except re.error as error:
-        raise UserError(f"data.source.separator: {separator!r} is not a regular expression ({error}).") from error
-
-
-TEXT_SOURCES: dict[str, Any] = {"embedded_text": EmbeddedText, "text": Text}
+TEXT_SOURCES: dict[str, Any] = {"embedded_text": EmbeddedText, "json_lines": JSONLines, "text": Text}

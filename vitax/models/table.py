@@ -70,17 +70,20 @@ def native_size(name: str) -> int | None:
     return 224 if size is None else size.image_size
 
 
-def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The shapes of one input: an image float32 [1, height, width, 3], or tokens int32 [1, context], twice for a pair.
+def inputs(
+    model: Any, image_size: int | tuple[int, int] | None = 224, channels: int = 3
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes of one input: an image float32 [1, height, width, C], or tokens int32 [1, context], twice for a pair.
 
     Args:
       model: of ``MODELS``.
       image_size: side in pixels, or (height, width); not read for text.
+      channels: of the image; not read for text.
     """
     if isinstance(model, GPT | BERT | Transformer):
         return (jax.ShapeDtypeStruct((1, model.context), jnp.int32),) * (1 + isinstance(model, Transformer))
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
+    return (jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32),)
 
 
 def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **changes: Any) -> tuple[Any, Any, Any]:

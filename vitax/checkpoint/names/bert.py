@@ -5,7 +5,13 @@ first; the output layer of masked tokens is the table of tokens, and has no arra
 own but in old files.
 """
 
+import re
+from collections.abc import Callable, Mapping
+
 from vitax.checkpoint.convert import Rule
+from vitax.checkpoint.files import WeightFile
+from vitax.checkpoint.names import language
+from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.checkpoint.names.timm import HEADS_OUT, dense, heads, norm
 
 _OURS = "encoder/block_{i:02}"
@@ -41,3 +47,55 @@ def table(prefix: str, head: str = "classifier") -> tuple[Rule, ...]:
         *_HEADS,
         *dense("head", head),
     )
+
+
+# Settings of ``config.json`` that our BERT has not -> the value that says so.
+_EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+_LEFT_OUT = {
+    r"position_ids$": "counts from 0, which is done here",
+    r"^cls\.predictions\.decoder\.weight$": "the table of tokens again",
+    r"^cls\.predictions\.decoder\.bias$": "cls.predictions.bias again",
+}
+
+
+def _rename(file: WeightFile) -> Mapping[str, str]:
+    """Old files call the parameters of norms as TensorFlow did."""
+    new = {"gamma": "weight", "beta": "bias"}
+    return {
+        name: f"{match[1]}.{new[match[2]]}"
+        for name in file.arrays
+        if (match := re.fullmatch(r"(.*LayerNorm)\.(gamma|beta)", name))
+    }
+
+
+def _constants(prefix: str) -> Callable[[WeightFile], Constants]:
+    def constants(file: WeightFile) -> Constants:
+        language.check(file, "bert", _EXPECTED, f"{prefix}embeddings.word_embeddings.weight")
+        return language.constants(file, {}, "num_attention_heads", "layer_norm_eps", 1e-12, "exact GELU")
+
+    return constants
+
+
+def _layout(prefix: str, title: str, head: str, *required: str) -> Layout:
+    words, query = "embeddings.word_embeddings.weight", "encoder.layer.{i}.attention.self.query.weight"
+    return Layout(
+        name="hf_bert",
+        title=title,
+        family="bert",
+        required=(
+            f"{prefix}{words}",
+            f"{prefix}{query}",
+            f"{prefix}embeddings.token_type_embeddings.weight",
+            *required,
+        ),
+        table=table(prefix, head),
+        constants=_constants(prefix),
+        rename=_rename,
+        left_out=_LEFT_OUT,
+    )
+
+
+SPAN = _layout("bert.", "Hugging Face BERT for questions", "qa_outputs", "qa_outputs.weight")
+BERT = _layout("bert.", "Hugging Face BERT", "classifier")
+MODEL = _layout("", "Hugging Face BERT (without a head)", "classifier")
+LAYOUTS = (SPAN, BERT, MODEL)

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,16 +108,14 @@ def text_of(content: bytes) -> str:
 def encode(engine: Any, text: bytes, vocab_size: int) -> np.ndarray:
     """Token ids of text, uint16 or int32 [tokens]; long text in pieces, on all cores."""
     dtype = np.uint16 if vocab_size <= 1 << 16 else np.int32
-    parts, group = [np.zeros(0, dtype)], list[str]()
-    for piece in (*_pieces(text_of(text)), None):
-        if group and (piece is None or len(group) == _GROUP):
-            parts += [np.array(e.ids, dtype) for e in engine.encode_batch_fast(group, add_special_tokens=False)]
-            group = []
-        group += [piece] if piece else []
+    parts, rest = [np.zeros(0, dtype)], pieces(text_of(text))
+    while group := list(itertools.islice(rest, _GROUP)):
+        parts += [np.array(e.ids, dtype) for e in engine.encode_batch_fast(group, add_special_tokens=False)]
     return np.concatenate(parts)
 
 
-def _pieces(text: str) -> Iterator[str]:
+def pieces(text: str) -> Iterator[str]:
+    """Long text cut where no token reaches across: between a word and the space behind it."""
     start = 0
     while len(text) - start > _PIECE and (cut := _CUT.search(text, start + _PIECE)):
         yield text[start : cut.start()]

@@ -1,0 +1,120 @@
+"""The tokenizers that a checkpoint carries: a model without its own is of no use.
+
+They are in the metadata of every checkpoint, compressed, so that they are written, sealed
+and copied with it, to object stores too.
+"""
+
+import atexit
+import base64
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitax.checkpoint import store, warm_start
+from vitax.construct import construct
+from vitax.core.errors import UserError
+from vitax.data.step_indexed import difference
+from vitax.data.tokenizers import TOKENIZERS
+
+# field of ``data`` -> {"files": name -> base64 of zlib, "fingerprint"}
+Packed = Mapping[str, Mapping[str, Any]]
+
+
+def _of_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """field -> tokenizer, for those of ``data`` of a recipe that are made of files."""
+    specs = {k: v for k, v in data.items() if isinstance(v, Mapping) and v.get("kind") in TOKENIZERS and "path" in v}
+    return {field: construct(TOKENIZERS, spec, f"data.{field}") for field, spec in specs.items()}
+
+
+def pack(data: Mapping[str, Any]) -> Packed | None:
+    """The tokenizers of ``data`` of a recipe as JSON-ready data; None where they need no file."""
+    packed = {
+        field: {"files": {n: _compress(x) for n, x in made.files.items()}, "fingerprint": made.fingerprint()}
+        for field, made in _of_data(data).items()
+    }
+    return packed or None
+
+
+def unpack(recipe: Mapping[str, Any], packed: Packed | None) -> dict[str, Any]:
+    """A recipe as plain data whose tokenizers are those that its checkpoint carries.
+
+    They lie in a folder of this process alone, which it removes at its end.
+    """
+    data = dict(recipe["data"])
+    for field, one in (packed or {}).items():
+        folder = tempfile.mkdtemp(prefix="vitax-tokenizer-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _write(one, Path(folder))
+        data[field] = {**data[field], "path": folder}
+    return {**recipe, "data": data}
+
+
+def check(data: Mapping[str, Any], workdir: Path) -> None:
+    """Refuses to go on with other tokenizers than those of the newest checkpoint of a workdir.
+
+    Raises:
+      UserError: says how to get the old one back.
+    """
+    mine = _of_data(data)
+    if not mine or not store.steps_in(workdir / "checkpoints"):
+        return
+    directory, step = warm_start.find(str(workdir), "--workdir")
+    packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    mend = f"Its own travels with it: vitax tokenizer export {workdir} NEW_FOLDER, and give that as its path."
+    for field, one in packed.items():
+        try:
+            now = mine[field].fingerprint() if field in mine else None
+        except UserError as error:
+            raise UserError(f"{error}\n{workdir} was trained with it. {mend}") from error
+        if lines := difference(one["fingerprint"], now, f"data.{field}"):
+            raise UserError(
+                f"{workdir} was trained with another tokenizer; the same ids would mean other text:\n  "
+                + "\n  ".join(lines)
+                + f"\n{mend}"
+            )
+
+
+def export(checkpoint: str, out: Path) -> list[dict[str, Any]]:
+    """Writes the tokenizers of a checkpoint to a new folder.
+
+    Args:
+      checkpoint: ``DIR`` or ``DIR@STEP``.
+      out: a folder that is not there yet; where there are several tokenizers, each gets one in it.
+
+    Returns:
+      Rows ``field, folder, files, fingerprint``.
+
+    Raises:
+      UserError: none is carried, or the folder is there.
+    """
+    directory, step = warm_start.find(checkpoint, "tokenizer export")
+    packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    if not packed:
+        raise UserError(f"tokenizer export {checkpoint}: it carries none: its tokens need no file.")
+    if out.exists():
+        raise UserError(f"tokenizer export: {out} is there already. Give the name of a new folder.")
+    rows = []
+    for field, one in packed.items():
+        folder = out if len(packed) == 1 else out / field
+        folder.mkdir(parents=True)
+        _write(one, folder)
+        about = {"files": sorted(one["files"]), "fingerprint": one["fingerprint"]}
+        rows.append({"field": f"data.{field}", "folder": str(folder), **about})
+    return rows
+
+
+def export_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """A line a tokenizer."""
+    return [f"{row['folder']}: {', '.join(row['files'])} of {row['field']}, {row['fingerprint']}" for row in rows]
+
+
+def _compress(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def _write(one: Mapping[str, Any], folder: Path) -> None:
+    for name, text in one["files"].items():
+        (folder / name).write_bytes(zlib.decompress(base64.b64decode(text)))
