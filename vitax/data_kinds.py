@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 from vitax.construct import call
 from vitax.core.errors import UserError
 from vitax.data.pairs import PAIR_SOURCES
+from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data_spec import DataSpec
 from vitax.pair_spec import PairSpec
+from vitax.prompt_spec import PromptSpec
 from vitax.text_spec import TextSpec
 
 
@@ -43,7 +45,8 @@ IMAGES = Kind(
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
 PAIRS = Kind(PairSpec, "pairs of texts", PAIR_SOURCES, ("transformer",), ("translation",), ("language", "bleu"))
-KINDS = (TEXT, PAIRS, IMAGES)
+PROMPTS = Kind(PromptSpec, "prompts", PROMPT_SOURCES, ("gpt",), ("language_model",), ("language",))
+KINDS = (TEXT, PAIRS, PROMPTS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:
