@@ -34,7 +34,8 @@ def shrink(config):
     config.duration = {"steps": 2}
     config.init_from = None
     if config.model.kind == "gpt":
-        config.data.update({"length": 64, "num_examples": 8775, "batch_size": 8})
+        plays = {"kind": "embedded_text", "split": "[:-1]"}
+        config.data.update({"source": plays, "length": 64, "num_examples": 8775, "batch_size": 8})
         held_out = {"source": {"kind": "embedded_text", "split": "[-1:]"}, "num_examples": 1539, "batch_size": 256}
         config.evaluators.val.data.update(held_out)
         return recipe.build(config)
