@@ -1,4 +1,4 @@
-"""Parameters of one size into a model of another: positions, slots of cls, patch kernels."""
+"""Parameters of one size into a model of another: positions, slots of cls, patch kernels; contexts of text."""
 
 import dataclasses
 import math
@@ -21,8 +21,8 @@ class Fit:
     Models without positions need none of it.
 
     Attributes:
-      model: a ViT.
-      image_size: (height, width) of its images.
+      model: a ViT, or a model of text.
+      image_size: (height, width) of its images; None for text.
       source_cls: whether the source has a cls token, and so a slot for it.
       source_grid: (rows, columns) of its patches; None where nothing says it.
       positions: method of ``resample_positions``.
@@ -30,7 +30,7 @@ class Fit:
     """
 
     model: Any
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     source_cls: bool
     source_grid: tuple[int, int] | None = None
     positions: Any = "corner_linear"
@@ -38,6 +38,8 @@ class Fit:
 
     def table(self) -> Mapping[str, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]]:
         """Name of a parameter -> function of its array and the shape wanted."""
+        if self.image_size is None:
+            return {"pos_embedding": first_positions, "embedding/position": first_positions}
         return {"pos_embedding": self.position_table, "embedding/kernel": self.kernel}
 
     def position_table(self, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -46,6 +48,7 @@ class Fit:
         A slot that the model lacks is dropped; one that the source lacks is zeros.
         """
         slots = int(self.source_cls)
+        assert self.image_size is not None
         target = self.model.grid(self.image_size)
         source = self._source_grid(array.shape[1] - slots, target)
         wants = shape[1] - target[0] * target[1]
@@ -76,6 +79,11 @@ class Fit:
                 '--config.init_from.reset=\'("^head/", "pos_embedding")\'.'
             )
         return side, side
+
+
+def first_positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The positions of a shorter context: float [longer, D] -> [shape[0], D]; one that is longer stays as it is."""
+    return array[: shape[0]]
 
 
 def stored_grid(recipe: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -61,7 +61,7 @@ def _load_published(
     found = published.load(checkpoint, size).whole()
     plain = dict(found.recipe)
     if size is not None:
-        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.image_size, size)}
+        plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.size, size)}
     if data is not None:
         plain["evaluators"] = _evaluator_on(data, plain)
     recipe, program, like = _start(plain, pairs)

@@ -12,6 +12,7 @@ from vitax.construct import construct
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.layers.batch_norm import STATISTICS
+from vitax.models import table
 from vitax.models.table import MODELS
 from vitax.parallel.rules import unbox
 from vitax.published import Published, with_defaults
@@ -19,8 +20,10 @@ from vitax.train import terminal
 
 # Fields of a run, not of its weights.
 _RUN = ("image_size", "dtype", "remat", "unroll", "attention_kernel")
+# Heads, which start afresh where another is asked for.
+_HEADS = ("head/", "mlm/", "next_sentence/", "pooler/")
 # Goes with a head that is not taken.
-_HEAD = ("head/", "pre_logits/")
+_WITH_HEAD = (*_HEADS, "pre_logits/")
 
 
 class Asked(NamedTuple):
@@ -55,19 +58,18 @@ def load(checkpoint: str, asked: Asked) -> tuple[Any, Any]:
     size = size or found.image_size
     fields, lines = _fields(found, asked)
     model: Any = construct(MODELS, fields, "create_model", image_size=size)
-    channels = found.recipe["data"].get("channels") or 3
-    images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    one = table.inputs(model, size, found.recipe["data"].get("channels") or 3)
 
     def init(key: Any) -> Any:
-        variables = dict(unbox(model.init(key, jnp.zeros(images.shape))))
+        variables = dict(unbox(model.init(key, *(jnp.zeros(x.shape, x.dtype) for x in one))))
         return {**variables.pop("params"), **variables}
 
     shapes = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    new_head = fields["num_classes"] != found.recipe["model"]["num_classes"]
+    new_head = any(fields.get(name) != found.fields.get(name) for name in ("head", "num_classes"))
     reset = ["^head/"] if new_head else []
     placed, placement = warm_start.place(shapes, found.params, reset, found.fit(model, size).table())
-    wrong = [f"missing  {line}" for line in placement.reset if not line.startswith("head/")]
-    wrong += [f"unexpected  {name}" for name in placement.ignored if not (new_head and name.startswith(_HEAD))]
+    wrong = [f"missing  {line}" for line in placement.reset if not (new_head and line.startswith(_HEADS))]
+    wrong += [f"unexpected  {name}" for name in placement.ignored if not (new_head and name.startswith(_WITH_HEAD))]
     if wrong:
         raise UserError(f"create_model: {checkpoint} does not hold this {asked.name}:\n  " + "\n  ".join(wrong[:20]))
     for line in [*found.lines, *lines, *placement.lines()]:
@@ -103,7 +105,7 @@ def _fields(found: Published, asked: Asked) -> tuple[dict[str, Any], list[str]]:
     fields |= asked.changes
     if asked.num_classes is not None:
         fields["num_classes"] = asked.num_classes
-    if fields["num_classes"] != held["num_classes"] and "pre_logits" not in asked.changes:
+    if fields.get("num_classes") != held.get("num_classes") and "pre_logits" not in asked.changes:
         fields.pop("pre_logits", None)  # a part of the head that is not taken
     return fields, lines
 

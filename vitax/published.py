@@ -1,6 +1,7 @@
 """Published weight files as checkpoints: what they hold, under our names, with the model and recipe they imply.
 
-What differs from family to family is in ``published_vit``, ``published_bit`` and ``published_efficientnet``.
+What differs from family to family is in ``published_vit``, ``published_bit``, ``published_efficientnet``
+and ``published_text``.
 """
 
 import dataclasses
@@ -11,32 +12,36 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitax import config_files, published_bit, published_efficientnet, published_vit
+from vitax import config_files, data_kinds, published_bit, published_efficientnet, published_text, published_vit
 from vitax.checkpoint import convert, files, offline, store, warm_start
 from vitax.checkpoint.files import WeightFile, is_weight_file
-from vitax.checkpoint.names import bit, efficientnet, efficientnet_pytorch, google, huggingface, timm
+from vitax.checkpoint.names import bert, bit, efficientnet, efficientnet_pytorch, google, gpt, huggingface, timm
 from vitax.checkpoint.names.layout import Layout, VitLayout, left_out, recognise
 from vitax.construct import check, construct, fields_of
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.fitting import Fit, stored_grid
+from vitax.models import table
 from vitax.models.table import MODELS
 from vitax.parallel.rules import unbox
-from vitax.published_family import Family, Shaped
+from vitax.published_family import Family
 from vitax.train.terminal import count
 
 LAYOUTS: tuple[Layout, ...] = (
     *(*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS),
     *(*bit.LAYOUTS, *efficientnet.LAYOUTS, efficientnet_pytorch.LAYOUT),
+    *(*gpt.LAYOUTS, *bert.LAYOUTS),
 )
 # Family of a layout -> what it says.
 FAMILIES: dict[str, Family] = {
     "vit": published_vit.FAMILY,
     "bit": published_bit.FAMILY,
     "efficientnet": published_efficientnet.FAMILY,
+    "gpt": published_text.GPT,
+    "bert": published_text.BERT,
 }
 # Kind of a model -> its family.
-FAMILY_OF = {"vit": "vit", "hybrid": "vit", "bit": "bit", "efficientnet": "efficientnet"}
+FAMILY_OF = {"vit": "vit", "hybrid": "vit"} | {name: name for name in FAMILIES if name != "vit"}
 _SHOWN = 8
 
 
@@ -49,8 +54,8 @@ class Published:
       title: of its layout.
       params: our name -> array, memory-mapped where nothing had to be rearranged; names of
         other collections begin with theirs: ``batch_stats/stem/norm/mean``.
-      recipe: plain data: the model, how pixels are scaled and images prepared.
-      image_size: (height, width), of its positions where there are any.
+      recipe: plain data: the model, how pixels are scaled and images prepared, or the tokenizer.
+      image_size: (height, width), of its positions where there are any; None for text.
       grid: (rows, columns) of patches, where there are positions.
       positions: method that its own program resamples positions with.
       patches: likewise, kernels of the patch embedding.
@@ -63,7 +68,7 @@ class Published:
     title: str
     params: Mapping[str, np.ndarray]
     recipe: dict[str, Any]
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     grid: tuple[int, int] | None = None
     positions: str = "corner_linear"
     patches: str = "bilinear"
@@ -77,11 +82,17 @@ class Published:
         return FAMILIES[FAMILY_OF[self.recipe["model"]["kind"]]]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """``image_size`` of a model of images."""
+        assert self.image_size is not None
+        return self.image_size
+
+    @property
     def fields(self) -> dict[str, Any]:
         """Every constructor field of the model, defaults too."""
         return with_defaults(self.recipe["model"])
 
-    def fit(self, model: Any, image_size: tuple[int, int], positions: str = "auto") -> Fit:
+    def fit(self, model: Any, image_size: tuple[int, int] | None, positions: str = "auto") -> Fit:
         """How its arrays become those of a model of another size: ``auto`` as its own program resamples."""
         method = self.positions if positions == "auto" else positions
         return Fit(model, image_size, "cls" in self.params, self.grid, method, self.patches)
@@ -107,10 +118,8 @@ class Published:
     def _abstract(self) -> dict[str, Any]:
         # Scanned, so that tracing does not grow with depth; parameters are the same.
         model = construct(MODELS, dict(self.recipe["model"]) | {"unroll": False}, "model")
-        height, width = self.image_size
-        channels = self.recipe["data"].get("channels", 3)
-        images = jax.ShapeDtypeStruct((1, height, width, channels), np.float32)
-        variables = dict(unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), images)))
+        inputs = table.inputs(model, self.image_size, self.recipe["data"].get("channels", 3))
+        variables = dict(unbox(jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), *inputs)))
         return dict(tree.named_leaves({**variables.pop("params"), **variables}))
 
 
@@ -144,15 +153,14 @@ def load(spec: str, image_size: tuple[int, int] | None = None) -> Published:
     left, unexpected = left_out(layout, [in_file.get(name, name) for name in converted.unexpected])
     unexpected += converted.incomplete
     shaped = family.shape(layout, constants, converted.arrays, image_size)
-    mean, std = _for_channels(constants.mean, constants.std, shaped.channels)
-    recipe = _recipe(shaped, mean, std, constants.ops(shaped.image_size))
+    recipe, inputs = family.recipe(file, constants, shaped)
     elsewhere = [f"{len(file.elsewhere)} arrays outside of {file.root}"] if file.elsewhere else []
     values = count(sum(x.size for name, x in shaped.variables.items() if not name.startswith("batch_stats/")))
     more = len(unexpected) - _SHOWN
     lines = [
         f"{spec}: {layout.title}, {len(converted.used)} arrays matched, {values} parameters",
         "model: " + ", ".join(f"{k} {v}" for k, v in shaped.model.items() if k != "kind"),
-        f"pixels: {preparation(recipe, shaped.image_size)}",
+        inputs,
         *constants.notes,
         *size_lines,
         *shaped.lines,
@@ -223,54 +231,21 @@ def of_recipe(
     spec: str, params: Mapping[str, np.ndarray], recipe: Mapping[str, Any], class_names: Any, line: str
 ) -> Published:
     """Parameters under our names with the recipe that they come from."""
-    size = recipe["data"]["image_size"]
-    # A recipe leaves classes to its data; parameters have what they have.
-    model = {"num_classes": recipe["data"]["num_classes"]} | {k: v for k, v in recipe["model"].items() if v is not None}
+    data = data_kinds.build(recipe["data"])
+    # A recipe leaves classes, or the vocabulary, to its data; parameters have what they have.
+    own = fields_of(MODELS[recipe["model"]["kind"]])
+    given = {name: x for name, x in data.given.items() if name in own}
+    model = given | {k: v for k, v in recipe["model"].items() if v is not None}
     return Published(
         spec=spec,
         title="vitax",
         params=params,
         recipe={**recipe, "model": model},
-        image_size=(size, size) if isinstance(size, int) else tuple(size),
+        image_size=data.size,
         grid=stored_grid(recipe) if "pos_embedding" in params else None,
         class_names=tuple(class_names) if class_names else None,
         lines=(line, *_zeroed(params)),
     )
-
-
-def _for_channels(
-    mean: tuple[float, ...], std: tuple[float, ...], channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scaling of RGB, where that is only assumed, as one value for another number of channels.
-
-    Three values would broadcast a grey image to three channels, which the first kernel does not take.
-    """
-    if {len(mean), len(std)} <= {1, channels}:
-        return mean, std
-    return (sum(mean) / len(mean),), (sum(std) / len(std),)
-
-
-def _recipe(
-    shaped: Shaped, mean: tuple[float, ...], std: tuple[float, ...], ops: tuple[dict[str, Any], ...]
-) -> dict[str, Any]:
-    """A recipe that evaluates; what only training needs is there for form's sake."""
-    size = shaped.image_size
-    return {
-        "model": dict(shaped.model),
-        "objective": {"kind": "classification", "mean": mean, "std": std},
-        "data": {
-            "source": {"kind": "labelled", "path": "."},
-            "num_examples": 1,
-            "num_classes": shaped.model["num_classes"] or 1,
-            "image_size": size[0] if size[0] == size[1] else size,
-            "channels": shaped.channels,
-            "ops": ops,
-            "batch_size": 64,
-        },
-        "optimizer": {"kind": "sgd", "lr": 1e-3},
-        "schedule": {"kind": "constant"},
-        "duration": {"steps": 1},
-    }
 
 
 def _zeroed(params: Mapping[str, np.ndarray]) -> list[str]:
@@ -279,33 +254,13 @@ def _zeroed(params: Mapping[str, np.ndarray]) -> list[str]:
     return ["head: all zeros, as it was published: every class gets the same score until it is fine-tuned"]
 
 
-def preparation(recipe: Mapping[str, Any], size: tuple[int, int]) -> str:
-    """How a recipe scales pixels and sizes images, in words."""
-    mean, std = (tuple(recipe["objective"].get(name) or (0.5,)) for name in ("mean", "std"))
-    return f"(x / 255 - {_plain(mean)}) / {_plain(std)}; {_spell(recipe['data'].get('ops') or (), size)}"
-
-
-def _plain(values: tuple[float, ...]) -> str:
-    return f"{values[0]:g}" if len(set(values)) == 1 else str(list(values))
-
-
-def _spell(ops: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> str:
-    how = {
-        "resize": "resized to {height}x{width} whatever the aspect ratio ({method})",
-        "resize_small": "smaller side to {smaller} ({method})",
-        "central_crop": "cropped to {height}x{width}",
-    }
-    shown = {"height": size[0], "width": size[1], "method": "bilinear", "smaller": min(size)}
-    said = [how[op["kind"]].format(**{**shown, **op}) for op in ops if op["kind"] in how]
-    return ", ".join(said)
-
-
 def differences(published: Published, recipe: Mapping[str, Any]) -> list[str]:
     """Settings of a recipe that differ from those the weights were trained with, as lines."""
     defaults = {"mean": (0.5,), "std": (0.5,), **with_defaults({"kind": published.recipe["model"]["kind"]})}
     numerics = [name for name in published.family.numerics if name in defaults]
     lines = []
-    for part, names in (("model", numerics), ("objective", ("mean", "std"))):
+    of_images = ("mean", "std") if published.image_size is not None else ()
+    for part, names in (("model", numerics), ("objective", of_images)):
         for name in names:
             theirs, ours = (x[part].get(name, defaults[name]) for x in (published.recipe, recipe))
             if _alike(theirs) != _alike(ours):

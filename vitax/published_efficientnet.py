@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vitax import published_images
 from vitax.checkpoint.names import efficientnet
 from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.core.errors import UserError
@@ -112,6 +113,7 @@ def _native(model: Mapping[str, Any]) -> Size:
 
 FAMILY = Family(
     shape=shape,
+    recipe=published_images.recipe,
     architecture=(
         *("width_factor", "depth_factor", "fixed_ends", "squeeze"),
         *("stages", "stem_channels", "top_channels"),

@@ -18,15 +18,15 @@ class Shaped(NamedTuple):
       variables: our name -> array, put as our model has it; names of other collections
         than parameters begin with theirs: ``batch_stats/stem/norm/mean``.
       model: constructor fields, with ``kind``.
-      image_size: (height, width).
-      channels: of the images.
+      image_size: (height, width); None for text.
+      channels: of the images; 0 for text.
       lines: what was put elsewhere or assumed.
       grid: (rows, columns) of patches, where there are positions.
     """
 
     variables: Mapping[str, np.ndarray]
     model: Mapping[str, Any]
-    image_size: Size
+    image_size: Size | None
     channels: int
     lines: tuple[str, ...] = ()
     grid: Size | None = None
@@ -41,12 +41,14 @@ class Family(NamedTuple):
 
     Attributes:
       shape: layout, constants, arrays under our names, (height, width) to try -> ``Shaped``.
+      recipe: file, constants, ``Shaped`` -> a recipe that evaluates, and a line on what it takes.
       architecture: constructor fields that two models of the same weights have in common.
       numerics: others that change what given weights compute.
       sizes: numbers that rules need and shapes do not have, and lines that say whence.
     """
 
     shape: Callable[[Any, Constants, Mapping[str, np.ndarray], Size | None], Shaped]
+    recipe: Callable[[WeightFile, Constants, Shaped], tuple[dict[str, Any], str]]
     architecture: tuple[str, ...]
     numerics: tuple[str, ...]
     sizes: Callable[[Any, WeightFile, Constants], tuple[Mapping[str, int], list[str]]] = _none

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vitax import published_images
 from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names import tokens
 from vitax.checkpoint.names.layout import Constants, VitLayout
@@ -147,6 +148,7 @@ def _model(params: Arrays, pool: str, layout: VitLayout, constants: Constants) -
 
 FAMILY = Family(
     shape=shape,
+    recipe=published_images.recipe,
     architecture=("width", "depth", "mlp_dim", "num_heads", "stem_blocks", "stem_width"),
     numerics=(
         *("gelu", "norm_eps", "pool", "norm_after_pool"),

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 import vitax
-from vitax import published, publishing_bit, publishing_efficientnet, publishing_vit
+from vitax import published, publishing_bit, publishing_efficientnet, publishing_text, publishing_vit
 from vitax.checkpoint import digest, weight_writer
 from vitax.core.errors import UserError, pick
 from vitax.published import Published
+from vitax.published_images import preparation
 from vitax.publishing_parts import Written
 
 HF_FILE = "model.safetensors"
@@ -21,6 +22,8 @@ WRITERS: dict[str, dict[str, Callable[[Published], Written]]] = {
     "vit": {"npz": publishing_vit.npz, "timm": publishing_vit.to_timm, "hf": publishing_vit.hugging_face},
     "bit": {"npz": publishing_bit.npz, "timm": publishing_bit.to_timm, "hf": publishing_bit.hugging_face},
     "efficientnet": {"timm": publishing_efficientnet.to_timm, "hf": publishing_efficientnet.hugging_face},
+    "gpt": {"hf": publishing_text.gpt},
+    "bert": {"hf": publishing_text.bert},
 }
 TARGETS = ("vitax", "npz", "timm", "hf")
 
@@ -57,7 +60,8 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
     paths = [out]
     for name, content in written.beside.items():
         paths.append(out.parent / name)
-        paths[-1].write_text(json.dumps(content, indent=1) + "\n")
+        text = content if isinstance(content, bytes) else (json.dumps(content, indent=1) + "\n").encode()
+        paths[-1].write_bytes(text)
     back = published.load(str(out), found.image_size).whole()  # what was written can be read
     return {
         "source": source,
@@ -75,15 +79,16 @@ def _left_out(found: Published, back: Published) -> list[str]:
     lines = []
     if found.class_names:
         lines.append("class names: left out, since an npz has no place for them; --to vitax and --to timm keep them")
-    here, there = (published.preparation(x.recipe, x.image_size) for x in (found, back))
+    here, there = (preparation(x.recipe, x.image_size) for x in (found, back) if x.image_size is not None)
     if here != there:
         lines.append(f"images: here {here}; an npz cannot say it, and its reader takes: {there}")
     return lines
 
 
 def _writer(found: Published, to: str) -> Callable[[Published], Written]:
-    family = published.FAMILY_OF[found.recipe["model"]["kind"]]
-    writers = {"vitax": _vitax, **WRITERS[family]}
+    kind = found.recipe["model"]["kind"]
+    family = published.FAMILY_OF.get(kind, kind)
+    writers = {"vitax": _vitax, **WRITERS.get(family, {})}
     if to not in writers:
         raise UserError(f"--to {to}: no such files of {family}s were ever published; there are {', '.join(writers)}.")
     return writers[to]

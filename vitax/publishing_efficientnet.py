@@ -79,7 +79,7 @@ def hugging_face(found: Published) -> Written:
             "--to hf: transformers' EfficientNet has squeeze and excite in every block; --to timm has Lite."
         )
     depths, strides = _depths(model), [row[1] for row in model["stages"]]
-    height, width = found.image_size
+    height, width = found.size
     config: dict[str, Any] = {
         "architectures": ["EfficientNetForImageClassification" if head else "EfficientNetModel"],
         "model_type": "efficientnet",
@@ -103,7 +103,7 @@ def hugging_face(found: Published) -> Written:
     back = efficientnet.in_a_row(list(arrays), depths)
     images = preprocessor(found, "EfficientNetImageProcessor")
     images["preprocessor_config.json"]["include_top"] = False  # it would divide by the deviation twice
-    note = efficientnet.padding_note(found.image_size, strides, depths, config["depthwise_padding"])
+    note = efficientnet.padding_note(found.size, strides, depths, config["depthwise_padding"])
     lines = (note,) if note else ()
     arrays = {back.get(name, name): x for name, x in arrays.items()}
     return torch_files(_counted(arrays), {"config.json": config, **images}, lines)

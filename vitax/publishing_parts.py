@@ -20,7 +20,7 @@ class Written:
 
     Attributes:
       arrays: by their names there.
-      beside: name of a JSON file beside the weights -> its content.
+      beside: name of a file beside the weights -> its content, bytes or what is written as JSON.
       metadata: text in the weight file.
       lines: what the other program must be told, or cannot hold.
     """
@@ -78,7 +78,7 @@ def hf_labels(found: Published) -> dict[str, Any]:
 
 def preprocessor(found: Published, squash: str = "ViTImageProcessor") -> dict[str, Any]:
     """``preprocessor_config.json``; ``squash`` is the class where whole images are resized."""
-    shown, (height, width) = images(found), found.image_size
+    shown, (height, width) = images(found), found.size
     scaled = {
         "do_resize": True,
         "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[shown["filter"]],
@@ -108,7 +108,7 @@ def images(found: Published) -> dict[str, Any]:
     return {
         **{name: values * channels if len(values) == 1 else values for name, values in scale.items()},
         "filter": {"bicubic": "bicubic", "nearest": "nearest"}.get(kind, "bilinear"),
-        "crop": min(found.image_size) / ops["resize_small"]["smaller"] if "resize_small" in ops else None,
+        "crop": min(found.size) / ops["resize_small"]["smaller"] if "resize_small" in ops else None,
     }
 
 
@@ -134,7 +134,7 @@ def timm_config(
     labels = {"label_names": list(found.class_names)} if found.class_names else {}
     about = {
         "custom_load": False,
-        "input_size": [found.recipe["data"].get("channels", 3), *found.image_size],
+        "input_size": [found.recipe["data"].get("channels", 3), *found.size],
         "interpolation": shown["filter"],
         "crop_pct": shown["crop"] or 1.0,
         "crop_mode": "center" if shown["crop"] else "squash",

@@ -54,7 +54,7 @@ def to_timm(found: Published) -> Written:
     if model["num_registers"]:
         params = tokens.merge_cls_slot(params)  # no_embed_class: registers have no position
     arguments: dict[str, Any] = {
-        "img_size": list(found.image_size),
+        "img_size": list(found.size),
         "patch_size": model["patch_size"],
         "in_chans": found.recipe["data"].get("channels", 3),
         "embed_dim": model["width"],
@@ -142,7 +142,7 @@ def _hf_vit(found: Published) -> Written:
 
 
 def _hf_config(found: Published) -> dict[str, Any]:
-    model, size = found.fields, found.image_size
+    model, size = found.fields, found.size
     return {
         "hidden_size": model["width"],
         "num_hidden_layers": model["depth"],

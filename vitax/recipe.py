@@ -26,9 +26,11 @@ from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
+from vitax.evaluators.masked import MaskedLanguageEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
+from vitax.objectives.masked import MaskedLanguageModel
 from vitax.objectives.translation import Translation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
@@ -41,12 +43,14 @@ OBJECTIVES = {
     "classification": Classification,
     "distillation": Distillation,
     "language_model": LanguageModel,
+    "masked_language_model": MaskedLanguageModel,
     "translation": Translation,
 }
 EVALUATORS = {
     "any_of": AnyOfEvaluator,
     "classification": ClassificationEvaluator,
     "language": LanguageEvaluator,
+    "masked_language": MaskedLanguageEvaluator,
     "bleu": BleuEvaluator,
 }
 TOP_LEVEL = (

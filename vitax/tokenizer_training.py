@@ -9,7 +9,7 @@ from typing import Any
 
 from vitax.construct import construct
 from vitax.core.errors import UserError, pick
-from vitax.data import documents
+from vitax.data import document_files
 from vitax.data.tokenizers import BPE, Bytes, WordPiece, files, wordpiece
 
 END = "<|endoftext|>"
@@ -100,15 +100,15 @@ def of_paths(paths: Sequence[str], field: str = "text") -> Text:
     def wanted(name: str) -> bool:
         return name.endswith((".txt", ".gz", ".jsonl"))
 
-    found = [f for path in paths for f in documents.find(path, wanted, ".txt, .gz or .jsonl", "tokenizer train")]
+    found = [f for path in paths for f in document_files.find(path, wanted, ".txt, .gz or .jsonl", "tokenizer train")]
 
     def read() -> Iterator[bytes]:
         for file in found:
-            if documents.is_json_lines(file.name):
-                for place, row in documents.rows([file]):
-                    yield documents.text_of(row, place, field)
+            if document_files.is_json_lines(file.name):
+                for place, row in document_files.rows([file]):
+                    yield document_files.text_of(row, place, field)
             else:
-                yield from documents.of_text([file], None)
+                yield from document_files.of_text([file], None)
 
     return Text(", ".join(paths), read)
 

@@ -35,11 +35,12 @@ TINY = {
         "num_classes": 3,
     },
     "gpt": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
+    "bert": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
 }
 # Collections that a model may have beside its parameters, with the names of their leaves.
 STATISTICS = {"batch_stats": {"mean", "var"}}
 # Models of token ids; the others take images.
-TEXT = {"gpt"}
+TEXT = {"gpt", "bert"}
 FLAGS = {"name", "parent"}
 
 

@@ -20,7 +20,7 @@ from vitax.models import gpt_sizes
 from vitax.models.gpt import GPT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-KINDS = {"gpt1": (names.GPT1, "GPT-1"), "gpt2": (names.GPT2, "GPT-2-small")}
+KINDS = {"gpt1": (names.gpt1_table(), "GPT-1"), "gpt2": (names.gpt2_table(), "GPT-2-small")}
 
 
 def read(kind):

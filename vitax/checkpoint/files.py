@@ -50,6 +50,7 @@ class WeightFile:
       metadata: text that the file carries.
       config: ``config.json`` beside the file ({} where there is none).
       preprocessor: ``preprocessor_config.json`` beside the file, likewise.
+      tokenizer: ``tokenizer_config.json`` beside the file, likewise.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class WeightFile:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -111,15 +113,16 @@ def read(spec: str) -> WeightFile:
     except (ValueError, OSError, KeyError, struct.error, zipfile.BadZipFile) as problem:
         raise UserError(f"{path}: broken or no {path.suffix} file: {problem}.") from problem
     root = _root(arrays, part, path)
-    beside = {n: _json(path.parent / n) for n in ("config.json", "preprocessor_config.json")}
+    beside = {n: _json(path.parent / f"{n}.json") for n in ("config", "preprocessor_config", "tokenizer_config")}
     return WeightFile(
         path=path,
         arrays={n.removeprefix(root): x for n, x in arrays.items() if n.startswith(root)},
         root=root,
         elsewhere=tuple(n for n in arrays if not n.startswith(root)),
         metadata=metadata,
-        config=beside["config.json"],
-        preprocessor=beside["preprocessor_config.json"],
+        config=beside["config"],
+        preprocessor=beside["preprocessor_config"],
+        tokenizer=beside["tokenizer_config"],
     )
 
 

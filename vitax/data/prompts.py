@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import documents, splits
+from vitax.data import document_files, splits
 
 
 class _Packed(NamedTuple):
@@ -62,10 +62,12 @@ class PromptCompletion:
 
     def _texts(self) -> Iterator[tuple[str, list[bytes]]]:
         """Place, and prompt and completion, of those in the split."""
-        found = list(documents.rows(documents.find(self.path, documents.is_json_lines, ".jsonl or .jsonl.gz")))
+        found = list(
+            document_files.rows(document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz"))
+        )
         start, stop = splits.bounds(splits.parse(self.split, "prompt_completion")[1], len(found))
         for place, row in found[start:stop]:
-            yield place, [documents.text_of(row, place, field) for field in (self.prompt, self.completion)]
+            yield place, [document_files.text_of(row, place, field) for field in (self.prompt, self.completion)]
 
     def documents(self) -> Iterator[bytes]:
         """Prompts and completions, as text to train a tokenizer on."""

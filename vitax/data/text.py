@@ -19,7 +19,7 @@ import numpy as np
 
 from vitax.core import environment
 from vitax.core.errors import UserError
-from vitax.data import documents, splits, token_cache
+from vitax.data import document_files, splits, token_cache
 
 # Shorter text is tokenised in less than a second.
 KEPT_BYTES = 1 << 20
@@ -129,8 +129,8 @@ class Text(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        files = documents.find(self.path, documents.is_text, ".txt or .gz")
-        yield from documents.of_text(files, self.separator)
+        files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
+        yield from document_files.of_text(files, self.separator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +153,9 @@ class JSONLines(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        files = documents.find(self.path, documents.is_json_lines, ".jsonl or .jsonl.gz")
-        for place, row in documents.rows(files):
-            yield documents.text_of(row, place, self.field)
+        files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
+        for place, row in document_files.rows(files):
+            yield document_files.text_of(row, place, self.field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +176,7 @@ class EmbeddedText(Windows):
 
     def _documents(self) -> Iterator[bytes]:
         path = importlib.resources.files("vitax.data.embedded") / f"{self.name}.txt.gz"
-        yield from documents.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
+        yield from document_files.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
 
 
 # A play begins with its title, above the name of its author.

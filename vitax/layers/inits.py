@@ -41,6 +41,18 @@ def gpt_inits(depth: int, scale: float = 0.02, scaled_residual: bool = True) -> 
     return Inits(normal(scale), normal(residual), nn.initializers.zeros_init())
 
 
+def bert_inits(scale: float = 0.02) -> Inits:
+    """Normal kernels, cut at two standard deviations, and zero biases.
+
+    Args:
+      scale: standard deviation before the cut.
+
+    Reference: BERT, arXiv:1810.04805, as in the paper's code.
+    """
+    normal = nn.initializers.truncated_normal(scale)
+    return Inits(normal, normal, nn.initializers.zeros_init())
+
+
 # Vaswani et al., arXiv:1706.03762, as in the authors' code.
 TRANSFORMER_INITS = Inits(
     nn.initializers.xavier_uniform(), nn.initializers.xavier_uniform(), nn.initializers.zeros_init()

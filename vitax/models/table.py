@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from vitax.core import tree
 from vitax.core.errors import pick
 from vitax.cost import flops
-from vitax.models import bit_sizes, efficientnet_sizes, gpt_sizes, transformer_sizes, vit_sizes
+from vitax.models import bert_sizes, bit_sizes, efficientnet_sizes, gpt_sizes, transformer_sizes, vit_sizes
+from vitax.models.bert import BERT
 from vitax.models.bit import BiT
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.gpt import GPT
@@ -22,6 +23,7 @@ MODELS: dict[str, type] = {
     "bit": BiT,
     "efficientnet": EfficientNet,
     "gpt": GPT,
+    "bert": BERT,
     "transformer": Transformer,
 }
 
@@ -53,6 +55,8 @@ def published() -> dict[str, dict[str, Any]]:
         }
     for name in gpt_sizes.SIZES:
         models[name] = {"kind": "gpt", **gpt_sizes.fields(name)}
+    for name in bert_sizes.SIZES:
+        models[name] = {"kind": "bert", **bert_sizes.fields(name)}
     for name in transformer_sizes.SIZES:
         models[f"Transformer-{name}"] = {"kind": "transformer", **transformer_sizes.fields(name)}
     return models
@@ -60,23 +64,26 @@ def published() -> dict[str, dict[str, Any]]:
 
 def native_size(name: str) -> int | None:
     """Side in pixels of the images that a published model is made for, and its cost is printed at; None for text."""
-    if name in gpt_sizes.SIZES or name.startswith("Transformer-"):
+    if name in gpt_sizes.SIZES or name in bert_sizes.SIZES or name.startswith("Transformer-"):
         return None
     size = efficientnet_sizes.SIZES.get(name.removeprefix("EfficientNet-"))
     return 224 if size is None else size.image_size
 
 
-def inputs(model: Any, image_size: int | tuple[int, int] | None = 224) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The shapes of one input: an image float32 [1, height, width, 3], or tokens int32 [1, context], twice for a pair.
+def inputs(
+    model: Any, image_size: int | tuple[int, int] | None = 224, channels: int = 3
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes of one input: an image float32 [1, height, width, C], or tokens int32 [1, context], twice for a pair.
 
     Args:
       model: of ``MODELS``.
       image_size: side in pixels, or (height, width); not read for text.
+      channels: of the image; not read for text.
     """
-    if isinstance(model, GPT | Transformer):
+    if isinstance(model, GPT | BERT | Transformer):
         return (jax.ShapeDtypeStruct((1, model.context), jnp.int32),) * (1 + isinstance(model, Transformer))
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    return (jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32),)
+    return (jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32),)
 
 
 def abstract(name: str, image_size: int | tuple[int, int] | None = 224, **changes: Any) -> tuple[Any, Any, Any]:

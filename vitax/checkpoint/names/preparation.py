@@ -64,8 +64,6 @@ def hugging_face(file: WeightFile, default: Constants, model: Mapping[str, Any],
     edge = size.get("shortest_edge") or (size.get("height") if crop_to else None)
     crop = default.crop if not images else crop_to.get("height", 0) / edge if edge and crop_to else None
     mean, std, more = _pixels(file, default)
-    names = config.get("id2label") or {}
-    real = [str(names[k]) for k in sorted(names, key=int)] if names else []
     return Constants(
         model=model,
         mean=mean,
@@ -73,9 +71,16 @@ def hugging_face(file: WeightFile, default: Constants, model: Mapping[str, Any],
         resize=_PIL_RESIZES.get(images.get("resample", -1), default.resize),
         crop=crop,
         image_size=pair(config.get("image_size")) or pair([crop_to.get("height"), crop_to.get("width")]),
-        class_names=tuple(real) if real and real != [f"LABEL_{i}" for i in range(len(real))] else None,
+        class_names=class_names(file),
         notes=(*notes, *more),
     )
+
+
+def class_names(file: WeightFile) -> tuple[str, ...] | None:
+    """``id2label`` of ``config.json``; None for the names that it has by default."""
+    names = file.config.get("id2label") or {}
+    real = [str(names[k]) for k in sorted(names, key=int)]
+    return tuple(real) if real != [f"LABEL_{i}" for i in range(len(real))] else None
 
 
 def _pixels(file: WeightFile, default: Constants) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:

@@ -1,0 +1,226 @@
+"""Files of GPT and BERT as Hugging Face has them: parity through the loading path, both ways, and what is refused.
+
+Weights and outputs come from scripts/make_gpt_golden.py and scripts/make_bert_golden.py,
+where torch computes in float64.
+"""
+
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from scripts import seeded_weights
+from tests.published import TOLERANCE, error, nested
+from tests.timm_weights import load, section
+from vitax import infer, published, publishing, zoo
+from vitax.checkpoint import files
+from vitax.construct import construct
+from vitax.core.errors import UserError
+from vitax.models.table import MODELS
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+HEADS = {
+    "bert_hf_pretraining": "pretraining",
+    "bert_hf_model": "none",
+    "bert_hf_classification": "classification",
+    "bert_hf_span": "span",
+}
+NAMES = ("gpt_hf_gpt1", "gpt_hf_gpt2", *HEADS)
+MODEL_TYPES = {"gpt_hf_gpt1": "openai-gpt", "gpt_hf_gpt2": "gpt2"}
+
+
+@functools.cache
+def golden(name):
+    held = load(GOLDEN / f"{name}.npz")
+    config = json.loads(str(held["config"]))
+    if name in MODEL_TYPES:
+        config |= {"model_type": MODEL_TYPES[name]}
+    return held, config, section(held, "weight/")
+
+
+def write(folder, name, change=None, **config):
+    """The file of a golden model, its arrays changed by ``change``, with its config.json."""
+    _, stated, weights = golden(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    seeded_weights.write(folder / "model.safetensors", change(dict(weights)) if change else weights)
+    (folder / "config.json").write_text(json.dumps(stated | config))
+    return str(folder)
+
+
+def outputs(found, name):
+    held, _, _ = golden(name)
+    model = construct(MODELS, found.recipe["model"], "model")
+    inputs = {"segment_ids": held["mask"], "token_types": held["types"]} if name in HEADS else {}
+    run = jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})
+    output = run({"params": nested(found.params)}, held["tokens"], **inputs)
+    named = {"logits": output.logits, "features": output.features, **output.intermediates}
+    if HEADS.get(name) == "span":
+        named |= {"start": output.logits[..., 0], "end": output.logits[..., 1]}
+    return named
+
+
+def check_outputs(found, name):
+    held, _, _ = golden(name)
+    have = outputs(found, name)
+    for key, want in (section(held, "output/") or {"logits": held["logits"]}).items():
+        real = held[f"direction/{key}"] != 0 if f"direction/{key}" in held else 1.0
+        assert error(have[key] * real, want * real) <= TOLERANCE, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_equal_those_of_transformers(name, tmp_path):
+    found = published.load(write(tmp_path, name)).whole()
+    assert found.unexpected == ()
+    check_outputs(found, name)
+    assert found.recipe["model"].get("head") == HEADS.get(name)
+
+
+# As the first files on the hub have it.
+def old_gpt2(weights):
+    bare = {name.removeprefix("transformer."): x for name, x in weights.items()}
+    masks = {f"h.{i}.attn.bias": np.ones((1, 1, 9, 9), np.float32) for i in range(2)}
+    return bare | masks | {"lm_head.weight": bare["wte.weight"]}
+
+
+def old_bert(weights):
+    words = {".weight": ".gamma", ".bias": ".beta"}
+    named = {
+        next((n.replace(new, old) for new, old in words.items() if n.endswith(f"LayerNorm{new}")), n): x
+        for n, x in weights.items()
+    }
+    return named | {
+        "bert.embeddings.position_ids": np.arange(9)[None],
+        "cls.predictions.decoder.weight": named["bert.embeddings.word_embeddings.weight"],
+        "cls.predictions.decoder.bias": named["cls.predictions.bias"],
+    }
+
+
+@pytest.mark.parametrize(("name", "change"), [("gpt_hf_gpt2", old_gpt2), ("bert_hf_pretraining", old_bert)])
+def test_old_files_hold_the_same(name, change, tmp_path):
+    want = published.load(write(tmp_path / "new", name)).whole()
+    have = published.load(write(tmp_path / "old", name, change)).whole()
+    assert have.recipe["model"] == want.recipe["model"]
+    assert have.unexpected == ()
+    assert have.params.keys() == want.params.keys()
+    for key, value in want.params.items():
+        np.testing.assert_array_equal(have.params[key], value)
+    assert any("left out: " in line and "again" in line for line in have.lines)
+
+
+def test_heads_come_of_what_is_there(tmp_path):
+    def without(*prefixes):
+        return lambda weights: {n: x for n, x in weights.items() if not n.startswith(prefixes)}
+
+    masked = published.load(write(tmp_path / "1", "bert_hf_pretraining", without("cls.seq"))).whole()
+    assert masked.recipe["model"]["head"] == "mlm"
+    assert "left out: pooler, which the head mlm does not read" in masked.lines
+    bare = published.load(write(tmp_path / "2", "bert_hf_pretraining", without("cls."))).whole()
+    assert bare.recipe["model"]["head"] == "none"
+    found = published.load(write(tmp_path / "3", "bert_hf_classification", id2label={"0": "a", "1": "b", "2": "c"}))
+    assert (found.class_names, found.recipe["model"]["num_classes"]) == (("a", "b", "c"), 3)
+
+
+def test_numerics_and_heads_without_a_config(tmp_path):
+    for name, eps in (("gpt_hf_gpt2", 1e-5), ("bert_hf_model", 1e-12)):
+        folder = Path(write(tmp_path / name, name))
+        (folder / "config.json").unlink()
+        with pytest.raises(UserError, match=r"number of heads is not in the file.*put its config.json beside it"):
+            published.load(str(folder))
+        (folder / "config.json").write_text(json.dumps({"n_head": 2, "num_attention_heads": 2}))
+        assert published.load(str(folder)).recipe["model"]["norm_eps"] == eps
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "config", "message"),
+    [
+        ("bert_hf_model", None, {"model_type": "roberta"}, 'model_type "roberta".*computes otherwise'),
+        ("bert_hf_model", None, {"hidden_act": "relu"}, "hidden_act: relu in config.json; vitax has gelu alone"),
+        ("gpt_hf_gpt2", None, {"activation_function": "relu"}, "vitax has gelu_new or gelu_pytorch_tanh alone"),
+        ("gpt_hf_gpt2", None, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: True"),
+        (
+            "gpt_hf_gpt2",
+            lambda w: w | {"lm_head.weight": w["transformer.wte.weight"] + 1},
+            {},
+            "lm_head.weight is not transformer.wte.weight again",
+        ),
+    ],
+)
+def test_what_would_compute_otherwise_is_refused(name, change, config, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        published.load(write(tmp_path, name, change, **config))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_export_is_the_file_it_came_from(name, tmp_path):
+    pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
+    source = write(tmp_path / "source", name)
+    row = publishing.run(source, tmp_path / "out", "hf")
+    assert any("tokenizer: left out" in line for line in row["lines"])
+    have, (_, stated, want) = files.read(str(tmp_path / "out")), golden(name)
+    assert have.arrays.keys() == want.keys()
+    for key, value in want.items():
+        np.testing.assert_array_equal(have.arrays[key], value, err_msg=key)
+    for key in stated.keys() & have.config.keys():
+        assert have.config[key] == stated[key], key
+    # Our own format and back.
+    publishing.run(source, tmp_path / "own.safetensors", "vitax")
+    publishing.run(str(tmp_path / "own.safetensors"), tmp_path / "again", "hf")
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
+
+
+def test_a_tokenizer_goes_along(tmp_path):
+    pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
+    source = Path(write(tmp_path / "source", "bert_hf_pretraining"))
+    assert any("no tokenizer beside it" in line for line in published.load(str(source)).lines)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmn"]
+    (source / "vocab.txt").write_text("\n".join(words) + "\n")
+    (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    found = published.load(str(source))
+    assert "text: tokenizer vocab.txt" in found.lines
+    assert found.recipe["data"]["tokenizer"] == {"kind": "wordpiece", "path": str(source), "lowercase": False}
+    publishing.run(str(source), tmp_path / "out", "hf")
+    assert (tmp_path / "out/vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
+    assert published.load(str(tmp_path / "out")).recipe["data"]["tokenizer"]["lowercase"] is False
+
+
+def test_shorter_contexts_take_the_first_positions(tmp_path):
+    found = published.load(write(tmp_path, "bert_hf_model"))
+    fit = found.fit(None, None).table()
+    table = found.params["embedding/position"]
+    np.testing.assert_array_equal(fit["embedding/position"](table, (4, 16)), table[:4])
+    assert fit["embedding/position"](table, (12, 16)).shape == (9, 16)
+
+
+def test_create_model_takes_them_by_name(tmp_path, monkeypatch):
+    source = write(tmp_path, "bert_hf_pretraining")
+    tiny = dict(published.load(source).recipe["model"])
+    monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": tiny})
+    monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
+    model, variables = zoo.create_model("BERT-base", checkpoint=source, head="classification", num_classes=2)
+    assert variables["params"]["head"]["kernel"].shape == (16, 2)
+    assert model.apply(variables, golden("bert_hf_pretraining")[0]["tokens"]).logits.shape == (3, 2)
+
+
+def test_a_published_gpt_is_a_checkpoint_to_generate_from(tmp_path):
+    source = Path(write(tmp_path, "gpt_hf_gpt2"))
+    recipe, _, state, metadata = infer.load(str(source))
+    assert (recipe.data.tokenizer, metadata["weights"]) == ({"kind": "bpe", "path": str(source)}, "Hugging Face GPT-2")
+    np.testing.assert_array_equal(state.params["embedding"], golden("gpt_hf_gpt2")[2]["transformer.wte.weight"])
+
+
+@pytest.mark.torch
+def test_transformers_loads_what_is_exported(tmp_path):
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs scripts/requirements-parity.txt: {package}")
+    words = []
+    for name in NAMES:
+        publishing.run(write(tmp_path / name, name), tmp_path / f"{name}_hf", "hf")
+        words += [tmp_path / f"{name}_hf", GOLDEN / f"{name}.npz"]
+    subprocess.run([sys.executable, str(GOLDEN.parents[1] / "scripts" / "check_text_export.py"), *words], check=True)
