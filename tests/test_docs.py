@@ -60,6 +60,11 @@ HOW = (
     (r"vitax train --config (configs/)?vit_.*", TFDS),
     (r"vitax train --config gpt_shakespeare:data=.*", Parsed("wants the collected works")),
     (
+        r"vitax .*(transformer_bible|runs/bible|--config transformer_wmt14).*",
+        Parsed("tests/generate/test_translation.py"),
+    ),
+    (r"vitax .*(DATA|runs/captions|mean.safetensors).*", Parsed("wants a folder of translations")),
+    (
         r"vitax (train --config gpt|(eval|generate) --checkpoint runs/gpt).*",
         Parsed("tests/generate/test_generation.py"),
     ),
