@@ -125,6 +125,7 @@ def of_recipe(data: Any, name: str) -> Text:
     """
     if data.size is not None:
         raise UserError(f"tokenizer train: --config {name} trains on images; expected a recipe of text.")
+    # Which tokens there will be is not known yet, and does not matter to the documents.
     source = construct(data.TABLE, data.source, "data.source", length=data.length, tokenizer=Bytes())
     return Text(f"--config {name}", source.documents)
 
