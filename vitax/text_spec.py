@@ -10,8 +10,8 @@ import numpy as np
 from vitax.construct import construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
-from vitax.data.text import TEXT_SOURCES
 from vitax.data.text_pipeline import TextPipeline
+from vitax.data.text_sources import TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
 
 
@@ -20,7 +20,7 @@ class TextSpec:
     """``data`` of a language recipe (and of an evaluator, whose missing fields come from it).
 
     Attributes:
-      source: spec of a source of ``data.text.TEXT_SOURCES``.
+      source: spec of a source of ``data.text_sources.TEXT_SOURCES``.
       num_examples: windows, stated here so that plans never open data; checked at training.
       length: T, tokens of a window.
       vocab_size: of the model; at least that of the tokenizer.
