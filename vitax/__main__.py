@@ -306,7 +306,7 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
         _print(args, rows, ckpt.verify_lines(rows))
         return EXIT_FAILED if any(row["problems"] for row in rows) else EXIT_DONE
     elif args.below == "export":
-        row = ckpt.write_weights(args.checkpoint, args.out, args.weights)
+        row = ckpt.write_weights(args.checkpoint, args.out, args.weights, args.last)
         _print(args, row, ckpt.export_lines(row))
     else:
         rows = ckpt.copy(args.source, args.target)
