@@ -109,6 +109,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_a_pre_training(tmp_path, monkeypatch):
     documents.on_one_device(monkeypatch)
     before, after = tmp_path / "before", tmp_path / "after"
