@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 import vitax
-from vitax import published, publishing_bit, publishing_efficientnet, publishing_text, publishing_vit
+from vitax import (
+    carried_tokenizers,
+    published,
+    publishing_bit,
+    publishing_efficientnet,
+    publishing_text,
+    publishing_vit,
+)
 from vitax.checkpoint import digest, weight_writer
 from vitax.core.errors import UserError, pick
 from vitax.published import Published
@@ -100,16 +107,17 @@ def lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def _vitax(found: Published) -> Written:
-    recipe = json.dumps(found.recipe)
+    recipe, packed, lines = carried_tokenizers.move(found.recipe)
     held = {name: np.asarray(x) for name, x in found.params.items()}
     about = {
         "format": "vitax",
         "step": "0",
         "weights": found.title,
         "name": "",
-        "recipe": recipe,
+        "recipe": json.dumps(recipe),
+        "tokenizers": json.dumps(packed),
         "class_names": json.dumps(found.class_names),
         "versions": json.dumps({"vitax": vitax.__version__}),
         "digest": digest.combine(digest.manifest(held)),
     }
-    return Written(held, metadata=about)
+    return Written(held, metadata=about, lines=lines)
