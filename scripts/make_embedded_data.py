@@ -4,9 +4,9 @@
 
 Needs scikit-learn (for the UCI digits), ``$VITAX_DATA/fashion-mnist/*.gz``,
 ``$VITAX_DATA/shakespeare/shakespeare.txt.gz`` and ``$VITAX_DATA/bible/*.txt.gz``.
-Writes ``fashion_mnist.npz``, ``digits.npz``, ``shakespeare.txt.gz`` and
-``new_testament_en_fr.tsv.gz`` into ``vitax/data/embedded``; the result depends on
-nothing but the originals.
+Writes ``fashion_mnist.npz``, ``digits.npz``, ``shakespeare.txt.gz``,
+``new_testament_en_fr.tsv.gz`` and ``gospels_kjv.txt.gz`` into
+``vitax/data/embedded``; the result depends on nothing but the originals.
 """
 
 import gzip
@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import sklearn.datasets
 
-from vitax.data import splits
+from vitax.data import bible, splits
 from vitax.data.sources import read_idx
 from vitax.data.text import SHAKESPEARE
 
@@ -76,6 +76,13 @@ def new_testament(folder: pathlib.Path) -> bytes:
     return gzip.compress("".join(lines).encode(), mtime=0)
 
 
+def gospels(folder: pathlib.Path) -> bytes:
+    """The verses from Matthew to John in the King James Version, compressed."""
+    chapters = bible.read(str(folder / "en_kjv.txt.gz"), "kjv")
+    verses = [verse for n in range(bible.MATTHEW, bible.ACTS) for verse in chapters[n]]
+    return gzip.compress("\n".join(verses).encode(), mtime=0)
+
+
 def main() -> None:
     root = os.environ.get("VITAX_DATA")
     if not root:
@@ -84,6 +91,7 @@ def main() -> None:
     np.savez_compressed(TARGET / "digits.npz", **digits())
     (TARGET / "shakespeare.txt.gz").write_bytes(shakespeare(pathlib.Path(root) / "shakespeare"))
     (TARGET / "new_testament_en_fr.tsv.gz").write_bytes(new_testament(pathlib.Path(root) / "bible"))
+    (TARGET / "gospels_kjv.txt.gz").write_bytes(gospels(pathlib.Path(root) / "bible"))
     total = sum(path.stat().st_size for path in TARGET.glob("*z"))
     print(f"{total:,} bytes in {TARGET}")
     if total > LIMIT_BYTES:

@@ -44,6 +44,7 @@ def test_the_variant_is_what_follows_the_colon(tmp_path):
     assert config_files.load(make(tmp_path) + ":b/16,x=1").name == "b/16,x=1"
     assert config_files.split("D:/x/mine.py:b") == ("D:/x/mine.py", "b")
     assert config_files.split("quickstart:scratch") == ("quickstart", "scratch")
+    assert config_files.split("mine:tokenizer=bpe.json") == ("mine", "tokenizer=bpe.json")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ BELOW = {
     "checkpoint": {"core", "parallel"},
     "objectives": {"core", "layers", "models"},
     "train": {"core", "parallel", "optim", "data", "checkpoint", "cost"},
-    "evaluators": {"core", "parallel", "data", "objectives", "train"},
+    "evaluators": {"core", "parallel", "data", "generate", "objectives", "train"},
     # A page over everything below the verbs.
     "report": {
         "core",

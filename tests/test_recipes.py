@@ -34,9 +34,12 @@ def shrink(config):
     config.duration = {"steps": 2}
     config.init_from = None
     if config.model.kind == "gpt":
-        config.data.update({"length": 64, "num_examples": 8775, "batch_size": 8})
-        held_out = {"source": {"kind": "embedded_text", "split": "[-1:]"}, "num_examples": 1539, "batch_size": 256}
-        config.evaluators.val.data.update(held_out)
+        config.data.update({"length": 64, "num_examples": 8775, "batch_size": 8, "vocab_size": 257})
+        config.data.source = {"kind": "embedded_text", "split": "[:-1]"}
+        config.data.tokenizer = {"kind": "bytes"}
+        for name in config.get("evaluators") or {}:
+            source = {"kind": "embedded_text", "split": "[-1:]"}
+            config.evaluators[name].data = {"source": source, "num_examples": 1539, "batch_size": 256}
         return recipe.build(config)
     ops = [
         {k: v for k, v in op.items() if k != "size"} | ({"smaller": 18} if "smaller" in op else {})

@@ -140,9 +140,33 @@ def _generate(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import generation
     from vitax.generate.sampling import Sampling
 
-    sampling = Sampling(args.temperature, args.top_k or 0, args.top_p)
-    made = generation.generate(args.checkpoint, args.prompt, sampling, args.max_tokens, args.seed, rest)
-    _print(args, made, [made["prompt"] + made["text"]])
+    drawn = (args.temperature, args.top_k, args.top_p) != (None, None, None)
+    temperature, top_p = (1.0 if x is None else x for x in (args.temperature, args.top_p))
+    request = generation.Request(
+        prompts=tuple(args.prompt or ()),
+        sources=tuple(text for given in args.source or () for text in generation.texts_of(given)),
+        sampling=Sampling(temperature, args.top_k or 0, top_p) if drawn else None,
+        beams=args.beam,
+        length_penalty=args.length_penalty,
+        max_tokens=args.max_tokens,
+        stop=tuple(args.stop or ()),
+        seed=args.seed,
+    )
+    request.check(stream=args.stream)
+    begun = False
+
+    def emit(text: str) -> None:
+        nonlocal begun
+        print(text if begun else "".join([*request.prompts, text]), end="", flush=True)
+        begun = True
+
+    # What is streamed with --json goes to stderr, where progress goes.
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        rows = generation.generate(args.checkpoint, request, rest, emit if args.stream else None)
+        if args.stream:
+            print()
+    if args.json or not args.stream:
+        _print(args, rows[0] if len(rows) == 1 else rows, [row.get("prompt", "") + row["text"] for row in rows])
     return EXIT_DONE
 
 

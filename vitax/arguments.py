@@ -162,17 +162,19 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "generate": (
         _JSON,
         _argument(
-            "--checkpoint",
-            required=True,
-            metavar="DIR[@STEP]|FILE",
-            help="a workdir or published weights of a language model",
+            "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a language model, or an encoder-decoder"
         ),
-        _argument("--prompt", default="", metavar="TEXT", help="to continue (default: starts a document)"),
-        _argument("--max-tokens", type=_WHOLE, default=200, metavar="N", help="the longest continuation (default 200)"),
-        _argument("--temperature", type=_WARMTH, default=1.0, metavar="X", help="0 takes the likeliest (default 1)"),
+        _argument("--prompt", action="append", metavar="TEXT", help="to continue; may be given several times"),
+        _argument("--source", action="append", metavar="TEXT|FILE", help="to translate: a text, or a file of lines"),
+        _argument("--max-tokens", type=_WHOLE, metavar="N", help="the longest text (default 200, or source + 50)"),
+        _argument("--temperature", type=_WARMTH, metavar="X", help="0 takes the likeliest (default 1)"),
         _argument("--top-k", type=_WHOLE, metavar="N", help="draw from the N likeliest tokens (default: from all)"),
-        _argument("--top-p", type=_PORTION, default=1.0, metavar="P", help="draw from the likeliest that hold P"),
+        _argument("--top-p", type=_PORTION, metavar="P", help="draw from the likeliest that hold P (default 1)"),
+        _argument("--beam", type=_WHOLE, metavar="N", help="search with N candidates (default 4 with --source)"),
+        _argument("--length-penalty", type=_WARMTH, default=0.6, metavar="A", help="of the search (default 0.6)"),
+        _argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"),
         _argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)"),
+        _argument("--stream", action="store_true", help="print the text as it is made"),
     ),
     "pseudo-label": (
         _JSON,

@@ -32,8 +32,8 @@ def names() -> list[str]:
 
 def split(spec: str) -> tuple[str, str | None]:
     """``"configs/vit_jft.py:L/16"`` -> ``("configs/vit_jft.py", "L/16")``; also bare names and ``DIR/recipe.json``."""
-    # A bare name first: its variant may hold paths of its own (`tokenizer=bpe.json`).
-    forms = (r"(\w+):(.*)", r"(.*\.(?:py|json))(?::(.*))?", r"([^:]*)(?::(.*))?")
+    # A bare name first (one letter is a drive): its variant may hold paths of its own (`tokenizer=bpe.json`).
+    forms = (r"(\w{2,}):(.*)", r"(.*\.(?:py|json))(?::(.*))?", r"([^:]*)(?::(.*))?")
     match = next((m for form in forms if (m := re.fullmatch(form, spec))), None)
     if match is None:
         raise UserError(f"--config {spec}: expected NAME, NAME:VARIANT, PATH.py:VARIANT or PATH.json.")

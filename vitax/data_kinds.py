@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 from vitax.construct import call
 from vitax.core.errors import UserError
+from vitax.data.documents import DOCUMENT_SOURCES
 from vitax.data.pairs import PAIR_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data_spec import DataSpec
+from vitax.document_spec import DocumentSpec
 from vitax.pair_spec import PairSpec
 from vitax.text_spec import TextSpec
 
@@ -43,7 +45,15 @@ IMAGES = Kind(
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
 PAIRS = Kind(PairSpec, "pairs of texts", PAIR_SOURCES, ("transformer",), ("translation",), ("language", "bleu"))
-KINDS = (TEXT, PAIRS, IMAGES)
+DOCUMENTS = Kind(
+    DocumentSpec,
+    "masked documents",
+    DOCUMENT_SOURCES,
+    ("bert",),
+    ("masked_language_model",),
+    ("masked_language",),
+)
+KINDS = (TEXT, PAIRS, DOCUMENTS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:

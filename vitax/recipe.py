@@ -26,9 +26,11 @@ from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
+from vitax.evaluators.masked import MaskedLanguageEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
+from vitax.objectives.masked import MaskedLanguageModel
 from vitax.objectives.translation import Translation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
@@ -41,12 +43,14 @@ OBJECTIVES = {
     "classification": Classification,
     "distillation": Distillation,
     "language_model": LanguageModel,
+    "masked_language_model": MaskedLanguageModel,
     "translation": Translation,
 }
 EVALUATORS = {
     "any_of": AnyOfEvaluator,
     "classification": ClassificationEvaluator,
     "language": LanguageEvaluator,
+    "masked_language": MaskedLanguageEvaluator,
     "bleu": BleuEvaluator,
 }
 TOP_LEVEL = (
@@ -57,10 +61,8 @@ REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read (fingerprints say what it is); which code computes attention.
-_FREE_FIELDS = re.compile(
-    r"data\.(threads|prefetch|\w*tokenizer\.path|source\.(.*\.)?((source_|target_)?path|data_dir|labels))"
-    r"|model\.attention_kernel"
-)
+_PATHS = r"\w*tokenizer\.path|source\.(.*\.)?((source_|target_)?path|data_dir|labels)"
+_FREE_FIELDS = re.compile(rf"data\.(threads|prefetch|{_PATHS})|model\.attention_kernel")
 DTYPES = ("auto", "float32", "bfloat16")
 
 

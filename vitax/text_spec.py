@@ -10,7 +10,7 @@ import numpy as np
 from vitax.construct import construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
-from vitax.data.text import TEXT_SOURCES, Windows
+from vitax.data.text import TEXT_SOURCES
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import TOKENIZERS
 
@@ -33,7 +33,8 @@ class TextSpec:
     """
 
     TABLE: ClassVar[Mapping[str, Any]] = TEXT_SOURCES
-    SHARED: ClassVar = ("length", "vocab_size", "tokenizer", "batch_size", "threads", "prefetch")
+    PIPELINE: ClassVar[Any] = TextPipeline
+    SHARED: ClassVar[tuple[str, ...]] = ("length", "vocab_size", "tokenizer", "batch_size", "threads", "prefetch")
 
     source: Mapping[str, Any]
     num_examples: Positive
@@ -69,6 +70,11 @@ class TextSpec:
             "index": jax.ShapeDtypeStruct((b,), np.int32),
         }
 
+    @property
+    def of_pipeline(self) -> dict[str, Any]:
+        """Fields of the pipeline that this kind of data has besides."""
+        return {}
+
     def check(self, where: str) -> None:
         """Checks source and tokenizer without opening anything.
 
@@ -88,7 +94,7 @@ class TextSpec:
         """The tokenizer."""
         return construct(TOKENIZERS, self.tokenizer, f"{where}.tokenizer")
 
-    def build_source(self, where: str = "data") -> Windows:
+    def build_source(self, where: str = "data") -> Any:
         """The source, with what the recipe states about it checked: opens it."""
         tokenizer = self.build_tokenizer(where)
         if tokenizer.vocab_size > self.vocab_size:
@@ -108,14 +114,15 @@ class TextSpec:
         self,
         seed: int,
         where: str = "data",
-        source: Windows | None = None,
+        source: Any = None,
         process: tuple[int, int] | None = None,
-    ) -> TextPipeline:
+    ) -> Any:
         """The pipeline of a process (index, count), by default this one, over a source that is open or one it opens."""
         index, count = process or (jax.process_index(), jax.process_count())
-        return TextPipeline(
+        return self.PIPELINE(
             self.build_source(where) if source is None else source,
             vocab_size=self.vocab_size,
+            **self.of_pipeline,
             batch_size=self.batch_size,
             seed=seed if self.seed is None else self.seed,
             shuffle=self.shuffle,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitax.core.errors import UserError, pick
-from vitax.data import documents
+from vitax.data import document_files
 from vitax.data.tokenizers import BPE, WordPiece, files, wordpiece
 
 END = "<|endoftext|>"
@@ -79,17 +79,18 @@ class _Text:
     def __init__(self, paths: Sequence[str], field: str):
         self._field = field
         wanted, expected = (lambda n: n.endswith((".txt", ".gz", ".jsonl"))), ".txt, .gz or .jsonl"
-        self._files = [file for path in paths for file in documents.find(path, wanted, expected, "tokenizer train")]
+        found = (document_files.find(path, wanted, expected, "tokenizer train") for path in paths)
+        self._files = [file for files in found for file in files]
         if not any(text.strip() for text in self):
             raise UserError(f"tokenizer train: no text in {', '.join(paths)}.")
 
     def __iter__(self) -> Iterator[bytes]:
         for file in self._files:
-            if documents.is_json_lines(file.name):
-                for place, row in documents.rows([file]):
-                    yield documents.text_of(row, place, self._field)
+            if document_files.is_json_lines(file.name):
+                for place, row in document_files.rows([file]):
+                    yield document_files.text_of(row, place, self._field)
             else:
-                yield from documents.of_text([file], None)
+                yield from document_files.of_text([file], None)
 
     def pieces(self) -> Iterator[str]:
         """Text cut where no token can reach across."""

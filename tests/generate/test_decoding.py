@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from vitax.core.errors import UserError
-from vitax.generate.decoding import Decoder, Model, bucket
+from vitax.generate.decoding import WATCH_EVERY, Decoder, Model, bucket
 from vitax.generate.sampling import Sampling, sample
 from vitax.models.gpt import GPT
 
@@ -69,14 +69,29 @@ def test_it_stops_at_the_end_of_a_document_and_of_the_context(gpt):
         decoder(variables, [[12] * 40], 1, GREEDY)
 
 
+def test_it_stops_where_who_watches_says_so(gpt):
+    decoder, variables, _ = gpt
+    want = decoder(variables, PROMPTS, 30, Sampling(top_k=3), seed=1)
+    seen = []
+
+    def watch(rows):
+        seen.append([len(row) for row in rows])
+        return [False, len(seen) > 0, False]
+
+    made = decoder(variables, PROMPTS, 30, Sampling(top_k=3), seed=1, watch=watch)
+    assert made[0] == want[0]
+    assert made[1] == want[1][:WATCH_EVERY]
+    assert max(seen[0]) <= WATCH_EVERY < max(map(len, made))
+
+
 def test_one_compilation_for_each_bucket(gpt):
     _, variables, _ = gpt
     decoder = Decoder(gpt[0].model)
     for prompt, count in (([12], 3), ([12, 1, 2], 9), ([12] * 5, 2)):
         decoder(variables, [prompt], count, Sampling(temperature=0.5 + count, top_k=count))
-    assert decoder.compiled._cache_size() == 1
+    assert decoder.start._cache_size() == 1
     decoder(variables, [[12] * 17], 3, GREEDY)
-    assert decoder.compiled._cache_size() == 2
+    assert decoder.start._cache_size() == 2
     assert [bucket(n, 40) for n in (1, 16, 17, 33)] == [16, 16, 32, 40]
 
 

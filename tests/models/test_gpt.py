@@ -129,3 +129,11 @@ def test_sequences_that_do_not_fit_are_refused():
         model.apply({"params": params}, jnp.zeros(4, jnp.int32))
     with pytest.raises(UserError, match="width 15 does not divide into 2 heads"):
         GPT(**SMALL | {"width": 15}).init(jax.random.key(0), TOKENS)
+
+
+def test_features_and_table_make_the_logits():
+    model, params = start()
+    output = model.apply({"params": params}, TOKENS, return_logits=False)
+    assert output.logits is None
+    logits = output.features @ model.output_table({"params": params}).T
+    np.testing.assert_allclose(logits, forward()(params, TOKENS, None), atol=2e-5)

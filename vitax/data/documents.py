@@ -1,110 +1,180 @@
-"""Documents in files on disk: plain text, and JSON lines."""
+"""Documents of sentences, for pre-training on pairs of them: ``DOCUMENT_SOURCES``.
 
-import gzip
-import json
+A source cuts its documents into chunks of whole sentences that fill the length of an
+example. Chunk i is example i; how it is split in two, shortened and masked is drawn anew
+in every epoch (``vitax.data.sentence_pairs``, ``vitax.data.masking``).
+"""
+
+import dataclasses
+import functools
+import hashlib
 import re
-import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from vitax.core.errors import UserError, suggest
+import numpy as np
 
-JSON_LINES = (".jsonl", ".jsonl.gz")
-
-
-def is_text(name: str) -> bool:
-    """Whether a file of a folder is read as text."""
-    return name.endswith((".txt", ".gz")) and not name.endswith(JSON_LINES)
+from vitax.core.errors import UserError
+from vitax.data import bible, splits
+from vitax.data.text import Text
 
 
-def is_json_lines(name: str) -> bool:
-    """Whether a file of a folder is read as JSON lines."""
-    return name.endswith(JSON_LINES)
+class Corpus(NamedTuple):
+    """Tokens of all documents, and where sentences, documents and chunks begin.
 
-
-def find(path: str, wanted: Any, expected: str, where: str = "data.source.path") -> list[Path]:
-    """The file that a path names, or those of its folder, sorted.
-
-    Args:
-      path: file or folder.
-      wanted: name -> whether a file of a folder counts; a file that is named counts always.
-      expected: suffixes, for messages.
-      where: what the path was given as.
-
-    Raises:
-      UserError: nothing there.
+    Attributes:
+      stream: int32 [tokens], without any special token.
+      sentences: int64 [S + 1], offsets into ``stream``.
+      documents: int64 [D + 1], numbers of sentences.
+      chunks: int64 [N + 1], numbers of sentences; no chunk crosses a document's end.
+      document_of: int64 [N], the document of each chunk.
     """
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    found = sorted(p for p in root.rglob("*") if wanted(p.name) and p.is_file())
-    if not found:
-        what = f"holds no {expected} file" if root.is_dir() else "no such file or folder"
-        raise UserError(f"{where}: {path}: {what}. Expected {expected}.")
-    return found
+
+    stream: np.ndarray
+    sentences: np.ndarray
+    documents: np.ndarray
+    chunks: np.ndarray
+    document_of: np.ndarray
 
 
-def of_text(files: Sequence[Path], separator: str | None) -> Iterator[bytes]:
-    """The documents of text files; a file is one where there is no ``separator``."""
-    for file in files:
-        raw = file.read_bytes()
-        try:
-            text = gzip.decompress(raw) if file.suffix == ".gz" else raw
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{file}: not a whole gzip file ({error}).") from error
-        yield from split(text, separator)
+class Documents:
+    """A source of chunks: subclasses are dataclasses that give ``_documents``.
 
-
-def split(text: bytes, separator: str | None) -> list[bytes]:
-    """Text between the matches of a regular expression, what is blank left out."""
-    if separator is None:
-        return [text]
-    try:
-        return [part for part in re.split(separator.encode(), text) if part.strip()]
-    except re.error as error:
-        raise UserError(f"data.source.separator: {separator!r} is not a regular expression ({error}).") from error
-
-
-def rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of JSON lines, each with its place (``FILE, line N``); blank lines are left out.
-
-    Raises:
-      UserError: a line that is no object, or a damaged gzip file.
+    They have the fields ``split``, ``length`` and ``tokenizer``.
     """
-    for file in files:
-        opened: Any = gzip.open if file.suffix == ".gz" else open
-        with opened(file, "rb") as stream:
-            number = 0
+
+    split: str
+    length: int
+    tokenizer: Any
+
+    class_names = None
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        """The sentences of each document."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """All that examples are made of.
+
+        Raises:
+          UserError: the split leaves no document with a sentence.
+        """
+        found = list(self._documents())
+        start, stop = splits.bounds(splits.parse(self.split, "documents")[1], len(found))
+        encoded = ([self.tokenizer.encode(s) for s in document] for document in found[start:stop])
+        kept = [document for d in encoded if (document := [s for s in d if len(s)])]
+        if not kept:
+            raise UserError(f'documents: split "{self.split}" leaves no text of the {len(found)} documents.')
+        sizes = [np.array([len(s) for s in document]) for document in kept]
+        pieces = [_chunks(s, self.length - 3) for s in sizes]
+        return Corpus(
+            stream=np.concatenate([s for document in kept for s in document]).astype(np.int32),
+            sentences=_offsets(np.concatenate(sizes)),
+            documents=_offsets(np.array([len(s) for s in sizes])),
+            chunks=_offsets(np.concatenate(pieces)),
+            document_of=np.repeat(np.arange(len(kept)), [len(p) for p in pieces]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.corpus.document_of)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """The tokens of chunk ``index``, int32 [tokens]."""
+        corpus = self.corpus
+        start, stop = corpus.sentences[corpus.chunks[index : index + 2]]
+        return {"tokens": corpus.stream[start:stop]}
+
+    def fingerprint(self) -> dict[str, Any]:
+        digest = hashlib.blake2b(digest_size=8)
+        for part in self.corpus:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return {
+            "kind": "documents",
+            "tokenizer": self.tokenizer.fingerprint(),
+            "length": self.length,
+            "tokens": len(self.corpus.stream),
+            "digest": digest.hexdigest(),
+        }
+
+    def describe(self, index: int) -> str:
+        return f"chunk {index}"
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _chunks(sizes: np.ndarray, full: int) -> np.ndarray:
+    """Sentences of each chunk of a document: as many as it takes to reach ``full`` tokens."""
+    ends, counts, begun = np.cumsum(sizes), [], 0
+    while begun < len(sizes):
+        before = ends[begun - 1] if begun else 0
+        stop = min(int(np.searchsorted(ends, before + full)) + 1, len(sizes))
+        counts.append(stop - begun)
+        begun = stop
+    return np.array(counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextDocuments(Documents):
+    """Files of text, held in memory.
+
+    Attributes:
+      path: a file (.txt or .gz), or a folder whose .txt and .gz files are read in the
+        order of their names.
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      separator: regular expression of what stands between two documents of a file; None
+        makes each file one document.
+      sentence: regular expression of what stands between two sentences: by default a line
+        break, as BERT's own files have it; ``(?<=[.!?])\\s+`` for prose.
+      split: a slice of the documents, such as ``[:90%]`` or ``[-5:]``.
+    """
+
+    path: str
+    tokenizer: Any
+    length: int
+    separator: str | None = r"\n\s*\n"
+    sentence: str = r"\n"
+    split: str = ""
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        files = Text(self.path, self.tokenizer, self.length, self.separator)
+        for document in files._documents():
             try:
-                for number, line in enumerate(stream, 1):
-                    if line.strip():
-                        yield f"{file}, line {number}", _object(line, f"{file}, line {number}")
-            except (OSError, EOFError, zlib.error) as error:
-                raise UserError(f"{file}: not a whole gzip file, behind line {number} ({error}).") from error
+                yield [s for s in re.split(self.sentence.encode(), document) if s.strip()]
+            except re.error as error:
+                raise UserError(
+                    f"data.source.sentence: {self.sentence!r} is not a regular expression ({error})."
+                ) from error
 
 
-def _object(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place}: is not JSON ({error}). Expected an object a line.") from error
-    if not isinstance(row, dict):
-        raise UserError(f'{place}: expected an object such as {{"text": "..."}}, got {type(row).__name__}.')
-    return row
+@dataclasses.dataclass(frozen=True)
+class BibleChapters(Documents):
+    """Chapters of the Bible: a chapter is a document, a verse a sentence.
 
-
-def text_of(row: dict[str, Any], place: str, field: str) -> bytes:
-    """A field of an object as UTF-8.
-
-    Raises:
-      UserError: no such field, or no text in it.
+    Attributes:
+      tokenizer: given by the recipe's ``data.tokenizer``.
+      length: T, given by ``data.length``.
+      path: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
+        James Version; empty for what ships with vitax.
+      translation: which of that: ``web``, the New Testament of the World English Bible, or
+        ``kjv``, the Gospels of the King James Version.
+      part: ``test`` is every tenth chapter, ``train`` the others, ``all`` both.
+      split: a slice of these chapters.
     """
-    if field not in row:
-        raise UserError(f'{place}: has no field "{field}".{suggest(field, row)} It has: {", ".join(row) or "none"}.')
-    if not isinstance(row[field], str):
-        raise UserError(f'{place}: field "{field}" is {type(row[field]).__name__}; expected text.')
-    try:
-        return row[field].encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can hold
-        raise UserError(f'{place}: field "{field}" holds half a character ({error}).') from error
+
+    tokenizer: Any
+    length: int
+    path: str = ""
+    translation: bible.Translation = "web"
+    part: bible.Part = "all"
+    split: str = ""
+
+    def _documents(self) -> Iterator[list[bytes]]:
+        for verses in bible.read(self.path, self.translation, self.part).values():
+            yield [verse.encode() for verse in verses]
+
+
+DOCUMENT_SOURCES: dict[str, Any] = {"documents": TextDocuments, "bible_chapters": BibleChapters}

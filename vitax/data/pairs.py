@@ -149,7 +149,7 @@ class Pairs:
             digest.update(np.ascontiguousarray(values).tobytes())
         return {
             "kind": "pairs",
-            "tokenizer": type(self.tokenizer).__name__.lower(),
+            "tokenizer": self.tokenizer.fingerprint(),
             "length": self.length,
             "rows": len(self),
             "digest": digest.hexdigest(),

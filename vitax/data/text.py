@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import documents, splits
+from vitax.data import document_files, splits
 
 
 class Windows:
@@ -104,8 +104,8 @@ class Text(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        files = documents.find(self.path, documents.is_text, ".txt or .gz")
-        yield from documents.of_text(files, self.separator)
+        files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
+        yield from document_files.of_text(files, self.separator)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +128,9 @@ class JSONLines(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        files = documents.find(self.path, documents.is_json_lines, ".jsonl or .jsonl.gz")
-        for place, row in documents.rows(files):
-            yield documents.text_of(row, place, self.field)
+        files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
+        for place, row in document_files.rows(files):
+            yield document_files.text_of(row, place, self.field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class EmbeddedText(Windows):
 
     def _documents(self) -> Iterator[bytes]:
         path = importlib.resources.files("vitax.data.embedded") / f"{self.name}.txt.gz"
-        yield from documents.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
+        yield from document_files.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
 
 
 # A play begins with its title, above the name of its author.

@@ -1,9 +1,11 @@
 """Cached decoding: prompts in, continuations out, one compilation for each bucket of shapes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,8 @@ from vitax.generate.sampling import Sampling, sample
 Array = jax.Array
 
 SMALLEST_BUCKET = 16
+# Tokens between two looks of the host at what is made, where it wants any.
+WATCH_EVERY = 16
 
 
 class Model(NamedTuple):
@@ -75,11 +79,38 @@ def prefill(
     return output.logits[jnp.arange(batch), lengths - 1], output.cache
 
 
+@flax.struct.dataclass
+class State:
+    """Continuations under way.
+
+    Attributes:
+      step: int32, tokens drawn so far.
+      made: int32 [B, slots], ``end`` where nothing was drawn.
+      counts: int32 [B], how many of ``made`` count.
+      done: bool [B].
+      logits: [B, V], of the next token.
+      cache: of the model.
+      lengths: int32 [B], of the prompts.
+      limits: int32 [B], the longest continuations.
+      keys: [B], of the draws.
+    """
+
+    step: Array
+    made: Array
+    counts: Array
+    done: Array
+    logits: Array
+    cache: Any
+    lengths: Array
+    limits: Array
+    keys: Array
+
+
 class Decoder:
     """Continues prompts.
 
     Example i of a call draws with ``fold_in(seed, i, step)``: a continuation depends
-    neither on its neighbours nor on the bucket.
+    neither on its neighbours nor on the bucket, nor on how often it is watched.
 
     Args:
       model: see ``Model``.
@@ -87,10 +118,17 @@ class Decoder:
 
     def __init__(self, model: Model):
         self.model = model
-        self.compiled = jax.jit(self._run, static_argnames="slots")
+        self.start = jax.jit(self._start, static_argnames="slots")
+        self.advance = jax.jit(self._advance, donate_argnames="state")
 
     def __call__(
-        self, variables: Any, prompts: Sequence[Sequence[int]], max_tokens: int, sampling: Sampling, seed: int = 0
+        self,
+        variables: Any,
+        prompts: Sequence[Sequence[int]],
+        max_tokens: int,
+        sampling: Sampling,
+        seed: int = 0,
+        watch: Callable[[list[list[int]]], Sequence[bool]] | None = None,
     ) -> list[list[int]]:
         """Continuations, without the token that ended them.
 
@@ -100,6 +138,8 @@ class Decoder:
           max_tokens: the longest continuation; those that fill the context end there.
           sampling: how tokens are drawn.
           seed: of the draws.
+          watch: sees the continuations so far every ``WATCH_EVERY`` tokens, and says which
+            are to stop.
 
         Raises:
           UserError: a prompt that is empty or leaves no room in the context.
@@ -108,32 +148,54 @@ class Decoder:
         tokens, lengths = padded(model, prompts)
         slots = bucket(min(int(lengths.max()) + max_tokens, model.context), model.context)
         limits = np.minimum(max_tokens, model.context - lengths).astype(np.int32)
-        key = jax.random.key(seed)
-        made, counts = jax.device_get(
-            self.compiled(variables, tokens, lengths, limits, key, sampling.checked(), slots=slots)
-        )
-        return [row[:count].tolist() for row, count in zip(made, counts)]
+        state = self.start(variables, tokens, lengths, limits, jax.random.key(seed), slots=slots)
+        sampling, until = sampling.checked(), WATCH_EVERY if watch else slots
+        while True:
+            state = self.advance(variables, state, sampling, np.int32(until))
+            step, made, counts, done = jax.device_get((state.step, state.made, state.counts, state.done))
+            rows = [row[:count].tolist() for row, count in zip(made, counts)]
+            if watch is not None:
+                done = done | np.array(watch(rows), bool)
+                state = dataclasses.replace(state, done=done)
+            if done.all() or step >= limits.max():
+                return rows
+            until = int(step) + WATCH_EVERY
 
-    def _run(
-        self, variables: Any, tokens: Array, lengths: Array, limits: Array, key: Array, sampling: Sampling, slots: int
-    ) -> tuple[Array, Array]:
-        """Tokens int32 [B, slots] and how many of them count, int32 [B]."""
+    def _start(self, variables: Any, tokens: Array, lengths: Array, limits: Array, key: Array, slots: int) -> State:
         batch = tokens.shape[0]
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch))
         logits, cache = prefill(self.model, variables, tokens, lengths, slots, None)
+        return State(
+            step=jnp.int32(0),
+            made=jnp.full((batch, slots), self.model.end, jnp.int32),
+            counts=jnp.zeros_like(lengths),
+            done=limits <= 0,
+            logits=logits,
+            cache=cache,
+            lengths=lengths,
+            limits=limits,
+            keys=jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch)),
+        )
 
-        def unfinished(carry: Any) -> Array:
-            return carry[0] < limits.max() * jnp.any(~carry[3])
+    def _advance(self, variables: Any, state: State, sampling: Sampling, until: Array) -> State:
+        """Draws tokens until all are done, or ``until`` have been drawn of each."""
 
-        def step(carry: Any) -> Any:
-            n, made, counts, done, logits, cache = carry
-            token = sample(logits, jax.vmap(jax.random.fold_in, (0, None))(keys, n), sampling)
-            done = done | (token == self.model.end) | (n >= limits)
-            made = made.at[:, n].set(jnp.where(done, self.model.end, token))
-            output = self.model.decode(variables, token[:, None], (lengths + n)[:, None], cache)
-            return n + 1, made, counts + ~done, done, output.logits[:, 0], output.cache  # type: ignore[index]
+        def unfinished(state: State) -> Array:
+            return (state.step < jnp.minimum(until, state.limits.max())) & jnp.any(~state.done)
 
-        made = jnp.full((batch, slots), self.model.end, jnp.int32)
-        start = (jnp.int32(0), made, jnp.zeros_like(lengths), limits <= 0, logits, cache)
-        _, made, counts, *_ = lax.while_loop(unfinished, step, start)
-        return made, counts
+        def step(state: State) -> State:
+            n = state.step
+            token = sample(state.logits, jax.vmap(jax.random.fold_in, (0, None))(state.keys, n), sampling)
+            done = state.done | (token == self.model.end) | (n >= state.limits)
+            output = self.model.decode(variables, token[:, None], (state.lengths + n)[:, None], state.cache)
+            assert output.logits is not None
+            return dataclasses.replace(
+                state,
+                step=n + 1,
+                made=state.made.at[:, n].set(jnp.where(done, self.model.end, token)),
+                counts=state.counts + ~done,
+                done=done,
+                logits=output.logits[:, 0],
+                cache=output.cache,
+            )
+
+        return lax.while_loop(unfinished, step, state)

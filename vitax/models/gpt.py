@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vitax.core.axes import constrain
 from vitax.core.bounds import DropRate, Positive
 from vitax.core.errors import UserError
-from vitax.core.types import ModelOutput
+from vitax.core.types import ModelOutput, PyTree
 from vitax.layers.blocks import Block
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout
@@ -20,6 +20,7 @@ from vitax.layers.inits import gpt_inits
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
+from vitax.layers.vocabulary import vocabulary_logits
 
 Array = jax.Array
 
@@ -114,6 +115,7 @@ class GPT(nn.Module):
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
+        return_logits: bool = True,
     ) -> ModelOutput:
         """Predicts the token after each.
 
@@ -125,9 +127,10 @@ class GPT(nn.Module):
           rng: typed keys [B], one an example; None means no randomness.
           return_intermediates: also return ``embedding`` and ``block_00``..., [B, T, D].
           return_attention: also return ``attention_00``..., float32 [B, N, T, T].
+          return_logits: False leaves the logits to whoever needs them (``output_table``).
 
         Returns:
-          logits float32 [B, T, V], features [B, T, D] that make them, intermediates by name.
+          logits float32 [B, T, V] or None, features [B, T, D] that make them, intermediates by name.
 
         Raises:
           UserError: a sequence longer than ``context``, or tokens that are not [B, T].
@@ -148,7 +151,12 @@ class GPT(nn.Module):
             return_attention=return_attention,
         )
         x = self._normalised(x)
-        return ModelOutput(logits=self._logits(x), features=x, intermediates=intermediates | of_blocks)
+        logits = vocabulary_logits(x, self.embedding) if return_logits else None
+        return ModelOutput(logits=logits, features=x, intermediates=intermediates | of_blocks)
+
+    def output_table(self, variables: PyTree) -> Array:
+        """float32 [V, D] of the variables: what ``features`` are multiplied by to give logits."""
+        return variables["params"]["embedding"]
 
     def num_tokens(self, size: object = None) -> int:
         """The longest sequence, whatever ``size``."""
@@ -176,7 +184,7 @@ class GPT(nn.Module):
         assert mask is not None
         x, cache = self.encoder.decode(self._embed(tokens, positions), cache, mask=mask, slots=positions)
         x = self._normalised(x)
-        return ModelOutput(logits=self._logits(x), features=x, cache=cache)
+        return ModelOutput(logits=vocabulary_logits(x, self.embedding), features=x, cache=cache)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2:
@@ -193,11 +201,6 @@ class GPT(nn.Module):
 
     def _normalised(self, x: Array) -> Array:
         return self.encoder.normalise(x) if self.norm == "pre" else x
-
-    def _logits(self, x: Array) -> Array:
-        table = self.embedding.astype(self.dtype)
-        logits = jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
-        return constrain(logits, ("batch", "tokens", "vocab"))
 
 
 _STREAM = ("batch", "tokens", "embed")

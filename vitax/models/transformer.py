@@ -12,7 +12,7 @@ import numpy as np
 from vitax.core.axes import constrain
 from vitax.core.bounds import DropRate, Positive
 from vitax.core.errors import UserError
-from vitax.core.types import ModelOutput
+from vitax.core.types import ModelOutput, PyTree
 from vitax.layers.blocks import Block
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout, fold
@@ -21,6 +21,7 @@ from vitax.layers.inits import TRANSFORMER_INITS
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
+from vitax.layers.vocabulary import vocabulary_logits
 
 Array = jax.Array
 
@@ -145,6 +146,7 @@ class Transformer(nn.Module):
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
+        return_logits: bool = True,
     ) -> ModelOutput:
         """Predicts the target token after each.
 
@@ -159,9 +161,10 @@ class Transformer(nn.Module):
           return_intermediates: also return ``encoder_block_00`` ... and ``decoder_block_00`` ...
           return_attention: also return ``encoder_attention_00`` [B, N, S, S],
             ``decoder_attention_00`` [B, N, T, T] and ``cross_attention_00`` [B, N, T, S], float32.
+          return_logits: False leaves the logits to whoever needs them (``output_table``).
 
         Returns:
-          logits float32 [B, T, V], features [B, T, D] that make them, intermediates by name.
+          logits float32 [B, T, V] or None, features [B, T, D] that make them, intermediates by name.
 
         Raises:
           UserError: a sequence longer than ``context``, or tokens that are not [B, T].
@@ -189,7 +192,12 @@ class Transformer(nn.Module):
         x = self._normalised(self.decoder, x)
         named_decoder = {k if k.startswith("cross") else f"decoder_{k}": v for k, v in of_decoder.items()}
         intermediates = {f"encoder_{k}": v for k, v in of_encoder.items()} | named_decoder
-        return ModelOutput(logits=self._logits(x), features=x, intermediates=intermediates)
+        logits = vocabulary_logits(x, self.embedding) if return_logits else None
+        return ModelOutput(logits=logits, features=x, intermediates=intermediates)
+
+    def output_table(self, variables: PyTree) -> Array:
+        """float32 [V, D] of the variables: what ``features`` are multiplied by to give logits."""
+        return variables["params"]["embedding"]
 
     def num_tokens(self, size: object = None) -> int:
         """The longest sequence of either side, whatever ``size``."""
@@ -236,7 +244,8 @@ class Transformer(nn.Module):
             memory_mask=valid[:, None, None, :],
         )
         x = self._normalised(self.decoder, x)
-        return ModelOutput(logits=self._logits(x), features=x, cache=TransformerCache(blocks, valid))
+        logits = vocabulary_logits(x, self.embedding)
+        return ModelOutput(logits=logits, features=x, cache=TransformerCache(blocks, valid))
 
     def _encode(
         self, source: Array, segments: Array | None, rng: Array | None, **options: Any
@@ -269,11 +278,6 @@ class Transformer(nn.Module):
 
     def _normalised(self, stack: Any, x: Array) -> Array:
         return stack.normalise(x) if self.norm == "pre" else x
-
-    def _logits(self, x: Array) -> Array:
-        table = self.embedding.astype(self.dtype)
-        logits = jnp.einsum("btd,vd->btv", x, table, preferred_element_type=jnp.float32)
-        return constrain(logits, ("batch", "tokens", "vocab"))
 
 
 def _positions(tokens: Array) -> Array:

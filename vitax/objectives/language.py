@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
-from vitax.objectives import losses
+from vitax.objectives.losses_chunked import token_cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +18,9 @@ class LanguageModel:
     """Predicts each token from those before it in its document.
 
     Attributes:
-      model: a module whose ``apply(variables, tokens, segment_ids=, train=, rng=)`` returns a
-        ``ModelOutput`` with logits [B, T, V].
+      model: a module whose ``apply(variables, tokens, segment_ids=, train=, rng=, return_logits=)``
+        returns a ``ModelOutput`` with features [B, T, D], and whose ``output_table(variables)``
+        [V, D] makes logits of them.
       vocab_size: V.
       label_smoothing: weight of the uniform target, in training only.
     """
@@ -50,10 +51,10 @@ class LanguageModel:
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """Cross-entropy in nats and accuracy, both means over tokens."""
-        output = self.forward(variables, batch, rng if train else None)
-        assert output.logits is not None
+        output = self.forward(variables, batch, rng if train else None, return_logits=False)
         smoothing = self.label_smoothing if train else 0.0
-        per_token = losses.softmax_cross_entropy(output.logits, batch["targets"], label_smoothing=smoothing)
-        correct = output.logits.argmax(-1) == batch["targets"]
+        table = self.model.output_table(variables)
+        assert output.features is not None
+        nats, correct = token_cross_entropy(output.features, table, None, batch["targets"], smoothing)
         counted = self.counted(batch)
-        return LossOutput(loss=Mean.of(per_token, counted), metrics={"accuracy": Mean.of(correct, counted)})
+        return LossOutput(loss=Mean.of(nats, counted), metrics={"accuracy": Mean.of(correct, counted)})

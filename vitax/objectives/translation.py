@@ -17,7 +17,8 @@ class Translation(LanguageModel):
 
     Attributes:
       model: a module whose ``apply(variables, source, tokens, source_segments=, segment_ids=,
-        train=, rng=)`` returns a ``ModelOutput`` with logits [B, T, V].
+        train=, rng=, return_logits=)`` returns a ``ModelOutput`` with features [B, T, D], and
+        whose ``output_table(variables)`` [V, D] makes logits of them.
       vocab_size: V.
       label_smoothing: weight of the uniform target, in training only (Vaswani et al.,
         arXiv:1706.03762, section 5.4: 0.1).

@@ -1,0 +1,110 @@
+"""Documents in files on disk: plain text, and JSON lines."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitax.core.errors import UserError, suggest
+
+JSON_LINES = (".jsonl", ".jsonl.gz")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file of a folder is read as text."""
+    return name.endswith((".txt", ".gz")) and not name.endswith(JSON_LINES)
+
+
+def is_json_lines(name: str) -> bool:
+    """Whether a file of a folder is read as JSON lines."""
+    return name.endswith(JSON_LINES)
+
+
+def find(path: str, wanted: Any, expected: str, where: str = "data.source.path") -> list[Path]:
+    """The file that a path names, or those of its folder, sorted.
+
+    Args:
+      path: file or folder.
+      wanted: name -> whether a file of a folder counts; a file that is named counts always.
+      expected: suffixes, for messages.
+      where: what the path was given as.
+
+    Raises:
+      UserError: nothing there.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    found = sorted(p for p in root.rglob("*") if wanted(p.name) and p.is_file())
+    if not found:
+        what = f"holds no {expected} file" if root.is_dir() else "no such file or folder"
+        raise UserError(f"{where}: {path}: {what}. Expected {expected}.")
+    return found
+
+
+def of_text(files: Sequence[Path], separator: str | None) -> Iterator[bytes]:
+    """The documents of text files; a file is one where there is no ``separator``."""
+    for file in files:
+        raw = file.read_bytes()
+        try:
+            text = gzip.decompress(raw) if file.suffix == ".gz" else raw
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{file}: not a whole gzip file ({error}).") from error
+        yield from split(text, separator)
+
+
+def split(text: bytes, separator: str | None) -> list[bytes]:
+    """Text between the matches of a regular expression, what is blank left out."""
+    if separator is None:
+        return [text]
+    try:
+        return [part for part in re.split(separator.encode(), text) if part.strip()]
+    except re.error as error:
+        raise UserError(f"data.source.separator: {separator!r} is not a regular expression ({error}).") from error
+
+
+def rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of JSON lines, each with its place (``FILE, line N``); blank lines are left out.
+
+    Raises:
+      UserError: a line that is no object, or a damaged gzip file.
+    """
+    for file in files:
+        opened: Any = gzip.open if file.suffix == ".gz" else open
+        with opened(file, "rb") as stream:
+            number = 0
+            try:
+                for number, line in enumerate(stream, 1):
+                    if line.strip():
+                        yield f"{file}, line {number}", _object(line, f"{file}, line {number}")
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(f"{file}: not a whole gzip file, behind line {number} ({error}).") from error
+
+
+def _object(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: is not JSON ({error}). Expected an object a line.") from error
+    if not isinstance(row, dict):
+        raise UserError(f'{place}: expected an object such as {{"text": "..."}}, got {type(row).__name__}.')
+    return row
+
+
+def text_of(row: dict[str, Any], place: str, field: str) -> bytes:
+    """A field of an object as UTF-8.
+
+    Raises:
+      UserError: no such field, or no text in it.
+    """
+    if field not in row:
+        raise UserError(f'{place}: has no field "{field}".{suggest(field, row)} It has: {", ".join(row) or "none"}.')
+    if not isinstance(row[field], str):
+        raise UserError(f'{place}: field "{field}" is {type(row[field]).__name__}; expected text.')
+    try:
+        return row[field].encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can hold
+        raise UserError(f'{place}: field "{field}" holds half a character ({error}).') from error
