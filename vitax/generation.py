@@ -21,7 +21,7 @@ def generate(
     """Continues a prompt.
 
     Args:
-      checkpoint: ``DIR`` or ``DIR@STEP``.
+      checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
       prompt: text; empty starts a document.
       sampling: how tokens are drawn.
       max_tokens: the longest continuation.
@@ -33,12 +33,16 @@ def generate(
       ``max_tokens`` or ``context``.
 
     Raises:
-      UserError: a model of images, or a prompt that does not fit.
+      UserError: a model that gives no text, or a prompt that does not fit.
     """
     sampling.checked()
     recipe, program, state, metadata = infer.load(checkpoint, overrides)
     if recipe.data.size is not None:
         raise UserError(f"{checkpoint}: the model takes images and gives no text; vitax predict classifies them.")
+    if recipe.config["model"]["kind"] == "bert":
+        raise UserError(
+            f"{checkpoint}: a BERT sees both sides of a token, and continues nothing; vitax predict has it."
+        )
     tokenizer = recipe.data.build_tokenizer()
     # Every document begins with the mark, as in training.
     tokens = [tokenizer.end_of_document, *tokenizer.encode(prompt.encode()).tolist()]
