@@ -24,6 +24,7 @@ from vitax.construct import fields_of
 from vitax.core import durations, errors
 from vitax.cost.chips import Chip
 from vitax.data.image_ops import OPS
+from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.text import TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
@@ -34,6 +35,7 @@ from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec
 from vitax.parallel.rules import DEFAULT_RULES
+from vitax.prompt_spec import PromptSpec
 from vitax.text_spec import TextSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -92,6 +94,17 @@ PARTS = (
         "data.source (text)",
         "Where text comes from.",
         table=TEXT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (prompts)",
+        "The training set of a language model that learns completions: chosen by the kind of its source.",
+        target=PromptSpec,
+    ),
+    Part(
+        "data.source (prompts)",
+        "Where prompts and completions come from.",
+        table=PROMPT_SOURCES,
         given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
     ),
     Part("data.tokenizer", "Text to token ids.", table=TOKENIZERS),

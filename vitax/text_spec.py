@@ -71,6 +71,11 @@ class TextSpec:
         }
 
     @property
+    def of_source(self) -> dict[str, Any]:
+        """Fields of the source that this kind of data has besides."""
+        return {}
+
+    @property
     def of_pipeline(self) -> dict[str, Any]:
         """Fields of the pipeline that this kind of data has besides."""
         return {}
@@ -102,7 +107,8 @@ class TextSpec:
                 f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids. "
                 f"Set --config.{where}.vocab_size={tokenizer.vocab_size}."
             )
-        source = construct(self.TABLE, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
+        given = {"length": self.length, "tokenizer": tokenizer, **self.of_source}
+        source = construct(self.TABLE, self.source, f"{where}.source", **given)
         if len(source) != self.num_examples:
             raise UserError(
                 f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} "

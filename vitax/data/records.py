@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,26 +14,21 @@ from vitax.core.errors import UserError
 # travel as bytes and are decoded by the ops, several at a time.
 
 
-@dataclasses.dataclass(frozen=True)
-class Tfds:
-    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+class Prepared:
+    """A data set prepared by ``tensorflow_datasets``: subclasses are dataclasses that say which features they read.
 
-    Attributes:
-      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
-        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
-      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
-      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
-      image_key: feature that holds the image.
-      label_key: feature that holds the integer label, or a list of all labels that are
-        right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
-        where there is none, and ``targets`` has them all.
+    They have the fields ``name``, ``split`` and ``data_dir``.
     """
 
-    name: str = ""
-    split: str = "train"
-    data_dir: str | None = None
-    image_key: str = "image"
-    label_key: str = "label"
+    name: str
+    split: str
+    data_dir: str | None
+
+    _HINT: ClassVar[str]
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        raise NotImplementedError
 
     def _how_to_prepare(self, directory: str) -> str:
         return (
@@ -84,15 +79,14 @@ class Tfds:
             raise UserError(
                 f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}"
             )
-        for feature in (self.image_key, self.label_key):
+        for feature in self._features:
             if feature not in builder.info.features:
                 raise UserError(
                     f'tfds: {self.name or where} has no feature "{feature}"; it has '
-                    f"{', '.join(sorted(builder.info.features))}. Set image_key and label_key."
+                    f"{', '.join(sorted(builder.info.features))}. Set {self._HINT}."
                 )
-        decoders = {}
-        if isinstance(builder.info.features[self.image_key], tfds.features.Image):
-            decoders[self.image_key] = tfds.decode.SkipDecoding()
+        images = [f for f in self._features if isinstance(builder.info.features[f], tfds.features.Image)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in images}
         try:
             return builder.as_data_source(self.split, decoders=decoders)
         except NotImplementedError as error:
@@ -105,6 +99,34 @@ class Tfds:
                 f'tfds: cannot read split "{self.split}" of {self.name or where} '
                 f"({str(error).strip().splitlines()[0]}). It has {', '.join(sorted(builder.info.splits))}."
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds(Prepared):
+    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+
+    Attributes:
+      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
+        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
+      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
+      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
+      image_key: feature that holds the image.
+      label_key: feature that holds the integer label, or a list of all labels that are
+        right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
+        where there is none, and ``targets`` has them all.
+    """
+
+    name: str = ""
+    split: str = "train"
+    data_dir: str | None = None
+    image_key: str = "image"
+    label_key: str = "label"
+
+    _HINT: ClassVar[str] = "image_key and label_key"
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        return self.image_key, self.label_key
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
