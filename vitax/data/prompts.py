@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import documents, splits
+from vitax.data import document_files, splits
 
 
 class _Packed(NamedTuple):
@@ -61,12 +61,12 @@ class PromptCompletion:
 
     def _pairs(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
         """Place, prompt and completion of those in the split."""
-        files = documents.find(self.path, documents.is_json_lines, ".jsonl or .jsonl.gz")
-        found = list(documents.rows(files))
+        files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
+        found = list(document_files.rows(files))
         start, stop = splits.bounds(splits.parse(self.split, "prompt_completion")[1], len(found))
         encode = self.tokenizer.encode
         return [
-            (place, *(encode(documents.text_of(row, place, field)) for field in (self.prompt, self.completion)))
+            (place, *(encode(document_files.text_of(row, place, field)) for field in (self.prompt, self.completion)))
             for place, row in found[start:stop]
         ]
 
