@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, TextIO
 import jax
 import numpy as np
 
-from vitax import answers
 from vitax.core.errors import UserError
 from vitax.core.types import ModelOutput
-from vitax.text_model import Input, TextModel, mean_of_tokens
+from vitax.data import answers, squad
+from vitax.data.labelled_text_pipeline import fitted
+from vitax.text_model import Row, TextModel, mean_of_tokens
 
 MASK = "[MASK]"
+# Tokens from one window over a passage to the next, as in the authors' code.
+STRIDE = 128
 Rows = list[dict[str, Any]]
 _FILL = "--text 'words and a [MASK].', or --text TEXT --features FILE.npz"
 # Head -> what it takes.
@@ -86,11 +89,13 @@ def fill(model: TextModel, asked: Asked) -> Rows:
     Raises:
       UserError: a text without ``[MASK]``, or one that is too long.
     """
-    inputs = [model.input(model.tokenizer.encode_masked(text.encode())) for text in asked.texts]
-    places = [np.flatnonzero(one.tokens == model.tokenizer.mask_id) for one in inputs]
-    for text, one, found in zip(asked.texts, inputs, places):
-        if one.cut:
-            raise UserError(f'--text "{_short(text)}": {one.cut} tokens more than fit into {model.context}.')
+    inputs = [(model.tokenizer.encode_masked(text.encode()),) for text in asked.texts]
+    # Behind [CLS].
+    places = [1 + np.flatnonzero(ids == model.tokenizer.mask_id) for (ids,) in inputs]
+    for text, (ids,), found in zip(asked.texts, inputs, places):
+        if len(ids) + 2 > model.context:
+            more = len(ids) + 2 - model.context
+            raise UserError(f'--text "{_short(text)}": {more} tokens more than fit into {model.context}.')
         if not len(found):
             raise UserError(f'--text "{_short(text)}": holds no {MASK}; write it where a word is missing.')
     positions = np.zeros((len(inputs), max(map(len, places))), np.int32)
@@ -160,27 +165,42 @@ def embeddings(model: TextModel, texts: Sequence[str], batch_size: int = 64) -> 
 
 
 def answer(model: TextModel, asked: Asked) -> Rows:
-    """``{"question", "topk": [{"answer", "start", "end", "probability"}]}``; places are letters of the passage.
+    """``{"question", "topk": [{"answer", "start", "end", "probability"}], "no_answer"}``.
+
+    Places are letters of the passage; ``no_answer`` is by how much the score of none is above
+    that of the best answer, for models that were trained on questions without one.
 
     Raises:
-      UserError: as of ``answers.windows``.
+      UserError: a passage without words, or a question that leaves it no room.
     """
     assert asked.question is not None
     passage = _passage(asked.passage or "")
     question = model.encode(asked.question)
     ids, letters = model.tokenizer.encode_with_offsets(passage.encode())
-    windows = answers.windows(len(ids), len(question), model.context)
-    inputs = [model.input(question, ids[w.start : w.stop]) for w in windows]
-    behind = len(question) + 2
-    scores = [
-        logits[behind : behind + w.stop - w.start]
-        for w, (logits,) in zip(windows, model.outputs(inputs, asked.batch_size, lambda output, _: (output.logits,)))
-    ]
+    room, offset = model.context - len(question) - 3, len(question) + 2
+    if not len(ids):
+        raise UserError("--passage: holds no words.")
+    if room < 1:
+        raise UserError(f"--question: {len(question)} tokens leave no room for a passage in {model.context}.")
+    windows = squad.parts(len(ids), room, min(STRIDE, max(1, room // 2)))
+    rows = [(question, ids[first : first + size]) for first, size in windows]
+    scores = []
+    for (first, size), (logits,) in zip(
+        windows, model.outputs(rows, asked.batch_size, lambda output, _: (output.logits,))
+    ):
+        # Answers are in the passage, or at [CLS]: there is none.
+        allowed = np.r_[0, offset : offset + size]
+        kept = np.full_like(logits, -np.inf)
+        kept[allowed] = logits[allowed]
+        scores.append(answers.Scores(kept[:, 0], kept[:, 1], first, size, offset))
+    spans = answers.best_spans(scores, len(ids))
+    none = answers.null_score(scores)
+    likely = np.exp([span.score - spans[0].score for span in spans])
     topk = []
-    for span in answers.best(windows, scores, asked.topk):
+    for span, probability in zip(spans[: asked.topk], likely / likely.sum()):
         start, end = int(letters[span.first, 0]), int(letters[span.last, 1])
-        topk.append({"answer": passage[start:end], "start": start, "end": end, "probability": span.probability})
-    return [{"question": asked.question, "topk": topk}]
+        topk.append({"answer": passage[start:end], "start": start, "end": end, "probability": float(probability)})
+    return [{"question": asked.question, "topk": topk, "no_answer": none - spans[0].score if spans else None}]
 
 
 def _passage(text: str) -> str:
@@ -190,10 +210,11 @@ def _passage(text: str) -> str:
         return text
 
 
-def _inputs(model: TextModel, texts: Sequence[tuple[str, ...]]) -> list[Input]:
+def _inputs(model: TextModel, texts: Sequence[tuple[str, ...]]) -> list[Row]:
     """One input for each text or pair; says how many were cut."""
-    inputs = [model.input(*(model.encode(text) for text in one)) for one in texts]
-    cut = sum(one.cut > 0 for one in inputs)
+    whole = [tuple(model.encode(text) for text in one) for one in texts]
+    inputs = [fitted(one, model.context) for one in whole]
+    cut = sum(sum(map(len, one)) > sum(map(len, kept)) for one, kept in zip(whole, inputs))
     if cut:
         print(f"{cut} of {len(inputs)} texts are longer than {model.context} tokens, and were cut.", file=sys.stderr)
     return inputs

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from vitax.checkpoint.files import is_weight_file
 from vitax.construct import construct
 from vitax.core.errors import UserError
 from vitax.core.types import ModelOutput
+from vitax.data.labelled_text_pipeline import padded
 from vitax.data.tokenizers import TOKENIZERS, WordPiece
 from vitax.models.table import MODELS
 from vitax.published import Published
@@ -25,20 +26,8 @@ _SMALLEST = 16
 _RUN = ("dtype", "remat", "unroll")
 
 
-class Input(NamedTuple):
-    """One input of the model.
-
-    Attributes:
-      tokens: int32 [length], marks among them.
-      types: int32 [length], 1 for the second text.
-      cut: tokens of its texts that found no room.
-    """
-
-    tokens: np.ndarray
-    types: np.ndarray
-    cut: int = 0
-
-
+# Token ids of one or two texts, without marks.
+Row = tuple[np.ndarray, ...]
 # (output, segment_ids int32 [B, T]) -> arrays with axis 0 = input.
 Read = Callable[[ModelOutput, Any], tuple[Any, ...]]
 
@@ -102,56 +91,32 @@ class TextModel:
         """Ids of a text without marks, int32 [tokens]."""
         return self.tokenizer.encode(text.encode()).astype(np.int32)
 
-    def input(self, first: np.ndarray, second: np.ndarray | None = None) -> Input:
-        """``[CLS] first [SEP]``, or ``[CLS] first [SEP] second [SEP]``; the longer is cut until both fit.
-
-        Args:
-          first: ids of a text.
-          second: ids of its pair.
-
-        Reference: Devlin et al., arXiv:1810.04805, section 3; cut as in its code.
-        """
-        behind = np.zeros(0, np.int32) if second is None else second
-        room = self.context - (2 if second is None else 3)
-        lengths = [len(first), len(behind)]
-        cut = max(0, sum(lengths) - room)
-        for _ in range(cut):
-            lengths[lengths[1] >= lengths[0]] -= 1
-        cls, sep = self.tokenizer.cls_id, self.tokenizer.sep_id
-        tokens = np.array([cls, *first[: lengths[0]], sep, *behind[: lengths[1]]], np.int32)
-        tokens = tokens if second is None else np.append(tokens, np.int32(sep))
-        return Input(tokens, (np.arange(len(tokens)) >= lengths[0] + 2).astype(np.int32), cut)
-
     def outputs(
-        self, inputs: Sequence[Input], batch_size: int, read: Read, masked_positions: np.ndarray | None = None
+        self, rows: Sequence[Row], batch_size: int, read: Read, masked_positions: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """What ``read`` takes of the outputs for each input, in order, on the host.
+        """What ``read`` takes of the outputs for each row, in order, on the host.
 
         Args:
-          inputs: of ``input``.
+          rows: that fit (``data.labelled_text_pipeline.fitted``).
           batch_size: of them at a time.
           read: traced once a shape.
-          masked_positions: int32 [inputs, M], of the model's call.
+          masked_positions: int32 [rows, M], of the model's call.
         """
         model, variables = self._model, self._variables
 
         @jax.jit
-        def forward(variables: Any, tokens: Any, types: Any, segments: Any, masked: Any) -> Any:
-            more = {} if masked is None else {"masked_positions": masked}
-            return read(model.apply(variables, tokens, token_types=types, segment_ids=segments, **more), segments)
+        def forward(variables: Any, batch: Mapping[str, Any]) -> Any:
+            return read(model.apply(variables, **batch), batch["segment_ids"])
 
-        for start in range(0, len(inputs), batch_size):
-            chunk = inputs[start : start + batch_size]
-            longest = max(len(one.tokens) for one in chunk)
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            longest = max(1 + sum(len(ids) + 1 for ids in row) for row in chunk)
             # A power of two: few shapes to compile.
             length = min(max(_SMALLEST, 1 << (longest - 1).bit_length()), self.context)
-            tokens, types, segments = np.zeros((3, len(chunk), length), np.int32)
-            tokens[:] = self.tokenizer.pad_id
-            for row, one in enumerate(chunk):
-                n = len(one.tokens)
-                tokens[row, :n], types[row, :n], segments[row, :n] = one.tokens, one.types, 1
-            masked = None if masked_positions is None else masked_positions[start : start + batch_size]
-            yield from zip(*(np.asarray(x) for x in forward(variables, tokens, types, segments, masked)))
+            batch = padded(self.tokenizer, chunk, length)
+            if masked_positions is not None:
+                batch["masked_positions"] = masked_positions[start : start + batch_size]
+            yield from zip(*(np.asarray(x) for x in forward(variables, batch)))
 
     @functools.cached_property
     def _model(self) -> Any:
