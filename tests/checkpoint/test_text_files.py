@@ -267,7 +267,26 @@ def test_a_published_gpt_continues_a_prompt(small_gpt2, capsys):
 
 def test_a_bert_continues_nothing(tmp_path, capsys):
     assert main(["generate", "--checkpoint", write(tmp_path, "bert_hf_pretraining"), "--prompt", "a"]) == 2
-    assert "vitax predict" in capsys.readouterr().err
+    assert 'a model of kind "bert" gives no text; vitax predict' in capsys.readouterr().err
+
+
+def test_a_published_classifier_is_evaluated(tmp_path, capsys):
+    folder = Path(write(tmp_path / "model", "bert_hf_classification", id2label={"0": "x", "1": "y", "2": "z"}))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmn"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    texts = ["a b", "c", "d e f", "g h"]
+    predicted = []
+    assert main(["predict", "--checkpoint", str(folder), "--json", *(w for t in texts for w in ("--text", t))]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        predicted.append(row["topk"][0]["label"])
+    rows = [f"{text},{label}" for text, label in zip(texts, [*predicted[:3], "x" if predicted[3] != "x" else "y"])]
+    (tmp_path / "table.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    data = "--config.evaluators.val.data"
+    options = {"source.kind": "text_table", "source.path": tmp_path / "table.csv", "num_examples": 4}
+    options |= {"source.classes": '("x","y","z")'}
+    command = ["eval", "--checkpoint", str(folder), "--json", "--config.evaluators.val.kind=text_classification"]
+    assert main([*command, *(f"{data}.{k}={v}" for k, v in options.items())]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["val/accuracy"] == 0.75
 
 
 def test_a_run_starts_from_a_published_gpt_of_a_longer_context(small_gpt2, tmp_path):
