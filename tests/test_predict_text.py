@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.checkpoint.test_text_files import golden, write
+from tests.conftest import tiny_config
 from tests.published import nested
-from vitax import predict_text, published, publishing
+from vitax import predict_text, published, publishing, recipe
+from vitax import run as vitax_run
 from vitax.__main__ import main
 from vitax.construct import construct
 from vitax.models.table import MODELS
@@ -190,3 +192,23 @@ def test_other_checkpoints_are_refused(folders, capsys, tmp_path):
     message = refused(capsys, bare, "--text", "a [MASK]")
     assert "the model has 19 token ids, its tokenizer 20: it is another's." in message
     assert golden("bert_hf_pretraining")[1]["vocab_size"] == 19
+
+
+@pytest.mark.slow
+def test_a_workdir_predicts_with_the_tokenizer_and_the_classes_that_it_carries(tmp_path, capsys):
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    rows = [f"{text},{label}" for text, label in (("a b", "no"), ("c", "yes"), ("d e", "no"), ("f", "yes"))] * 2
+    (tmp_path / "table.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    data = {"source": {"kind": "text_table", "path": str(tmp_path / "table.csv")}, "num_examples": 8, "length": 8}
+    config = tiny_config(
+        model={"kind": "bert", "width": 16, "depth": 1, "mlp_dim": 16, "num_heads": 2},
+        objective={"kind": "text_classification"},
+        data=data | {"vocab_size": 19, "batch_size": 8, "tokenizer": {"kind": "wordpiece", "path": str(tmp_path)}},
+        evaluators={},
+        duration={"steps": 1},
+    )
+    assert vitax_run.train(recipe.build(config), tmp_path / "run") == 0
+    capsys.readouterr()
+    (tmp_path / "vocab.txt").unlink()
+    rows = run(capsys, str(tmp_path / "run"), "--text", "a b c d e f g h i", "--text", "c")
+    assert [{guess["label"] for guess in row["topk"]} for row in rows] == [{"no", "yes"}] * 2
