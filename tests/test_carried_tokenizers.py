@@ -21,7 +21,9 @@ def world(tmp_path_factory):
     (root / "text.txt").write_text(TEXT)
     (root / "other.txt").write_text(TEXT[::-1])
     for name in ("text", "other"):
-        tokenizer_training.train([str(root / f"{name}.txt")], "bpe", 300, root / f"{name}.json")
+        tokenizer_training.train(
+            tokenizer_training.of_paths([str(root / f"{name}.txt")]), "bpe", 300, root / f"{name}.json"
+        )
     source = {"kind": "text", "path": str(root / "text.txt")}
     windows = len(Text(source["path"], BPE(str(root / "text.json")), 16))
     data = {"source": source, "num_examples": windows, "length": 16, "batch_size": 8, "vocab_size": 300}

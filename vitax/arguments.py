@@ -261,7 +261,8 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "tokenizer train": (
         _JSON,
-        _argument("paths", nargs="+", metavar="PATH", help="files and folders of .txt, .gz and .jsonl"),
+        _argument("paths", nargs="*", metavar="PATH", help="files and folders of .txt, .gz and .jsonl"),
+        _argument("--config", metavar="NAME[:VARIANT]", help="in place of PATHs: the text that a recipe trains on"),
         _argument(
             "--kind", required=True, metavar="KIND", help="bpe (bytes, as GPT-2's) or wordpiece (words, as BERT's)"
         ),

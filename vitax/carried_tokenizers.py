@@ -6,6 +6,7 @@ and copied with it, to object stores too.
 
 import atexit
 import base64
+import re
 import shutil
 import tempfile
 import zlib
@@ -75,6 +76,29 @@ def check(data: Mapping[str, Any], workdir: Path) -> None:
                 + "\n  ".join(lines)
                 + f"\n{mend}"
             )
+
+
+def check_start(recipe: Any, directory: Path, step: int) -> None:
+    """Refuses a warm start from a checkpoint of other tokens, unless its table of tokens is left out.
+
+    Args:
+      recipe: whose ``init_from`` names the checkpoint.
+      directory: the folder of its steps.
+      step: which.
+
+    Raises:
+      UserError: says how to mend it.
+    """
+    before = (store.read_metadata(directory, step)[0]["data"].get("source") or {}).get("tokenizer")
+    if before is None or recipe.data.size is not None:
+        return
+    lines = difference(before, recipe.data.build_tokenizer().fingerprint(), "data.tokenizer")
+    if lines and not any(re.search(pattern, "embedding") for pattern in recipe.init_from.reset):
+        raise UserError(
+            f"init_from.checkpoint: {directory / str(step)} was trained with another tokenizer; the same ids would "
+            "mean other text:\n  " + "\n  ".join(lines) + "\nUse its own (vitax tokenizer export CHECKPOINT "
+            "NEW_FOLDER writes it), or learn new ones: --config.init_from.reset=('embedding',)."
+        )
 
 
 def export(checkpoint: str, out: Path) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ import pytest
 
 from tests.pieces import Pieces
 from vitax.core.errors import UserError
+from vitax.data import bible
 from vitax.data.glue import GLUE, TfdsText
-from vitax.data.labelled_text import TextTable, VersePairs
+from vitax.data.labelled_text import TextTable, VersePairs, shared, words_of
 from vitax.data.labelled_text_pipeline import LabelledTextPipeline, encoded, padded
 
 ROWS = [("good film", "no"), ("bad, a film", "yes"), ('is "it" not', "no"), ("the and", "yes"), ("to be", "no")]
@@ -91,6 +92,10 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path):
     assert not evaluated[-1]["segment_ids"][~evaluated[-1]["mask"]].any()
 
 
+def alike(pair):
+    return shared(*(words_of(text.decode()) for text in pair))
+
+
 def test_verse_pairs_are_the_same_verse_or_one_nearby():
     source = VersePairs()
     assert len(source) == 3_779
@@ -101,12 +106,21 @@ def test_verse_pairs_are_the_same_verse_or_one_nearby():
     assert same[0][0].startswith(b"The book of the generation of Jesus Christ")
     assert same[0][1].startswith(b"The book of the generation of Jesus Christ")
 
-    def shared(pair):
-        a, b = (set(text.lower().split()) for text in pair)
-        return len(a & b) / len(a | b)
-
-    other = [source.texts(i) for i in np.flatnonzero(source.labels == 0)]
-    assert np.mean([shared(p) for p in same]) > 2 * np.mean([shared(p) for p in other])
+    # A wrong one is the most alike of those nearby, and still less alike than the right one.
+    verses = bible.read("", "web")
+    pairs = [source.texts(i) for i in range(25)]  # Matthew 1
+    assert 0 < source.labels[:25].sum() < 25
+    for i, (pair, label) in enumerate(zip(pairs, source.labels)):
+        if label:
+            assert pair[1].decode() == verses[bible.MATTHEW][i]
+            continue
+        found = verses[bible.MATTHEW].index(pair[1].decode())
+        assert 0 < abs(found - i) <= source.distance
+        assert alike(pair) == max(
+            alike((pair[0], verses[bible.MATTHEW][j].encode())) for j in range(max(i - 8, 0), min(i + 9, 25)) if j != i
+        )
+    means = [np.mean([alike(source.texts(i)) for i in np.flatnonzero(source.labels == k)]) for k in (0, 1)]
+    assert means[1] > 2 * means[0]
     few = VersePairs(part="train", limit=100)
     assert few.labels.sum() == 50
     assert few.fingerprint() != train.fingerprint()

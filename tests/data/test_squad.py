@@ -1,11 +1,10 @@
 """Questions as windows: answers are found, and given back letter by letter; judged as SQuAD does."""
 
-import json
-
 import numpy as np
 import pytest
 
 from tests import pieces
+from tests.questions import CONTEXT, squad
 from vitax.core.errors import UserError
 from vitax.data import answers
 from vitax.data.answers import Scores
@@ -14,16 +13,6 @@ from vitax.data.squad import Squad
 from vitax.data.tokenizers import WordPiece
 
 T = 24
-CONTEXT = "The film  was good, not bad. It was the (Bad) film; a Good one to be seen 1984 and 85."
-
-
-def squad(context, *questions):
-    """A file's content: questions are (id, text, answers), an answer (text, start)."""
-    qas = [
-        {"id": i, "question": q, "answers": [{"text": t, "answer_start": s} for t, s in a], "is_impossible": not a}
-        for i, q, a in questions
-    ]
-    return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]})
 
 
 @pytest.fixture

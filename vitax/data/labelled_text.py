@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -122,15 +123,15 @@ class VersePairs:
     """Verses in two translations: the same verse (1), or another one nearby (0).
 
     Example i is verse i in the first translation with, by a fixed draw, the same verse in
-    the second or one that stands up to ``distance`` verses off in the same chapter, so
-    that names and subject tell little.
+    the second, or of those up to ``distance`` verses off in the same chapter the one that
+    shares most words with it, so that names and subject tell little.
 
     Attributes:
       first: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
         James Version; empty for the Gospels of that version, which ship with vitax.
       second: the same in another translation; empty for the World English Bible.
       part: ``test`` is every tenth chapter, ``train`` the others, ``all`` both.
-      distance: verses between those of a wrong pair at most.
+      distance: how far off the verse of a wrong pair stands at most.
       limit: keep only the first this many of a class-balanced, seeded subset.
       subset_seed: chooses that subset.
     """
@@ -138,7 +139,7 @@ class VersePairs:
     first: str = ""
     second: str = ""
     part: bible.Part = "all"
-    distance: int = 3
+    distance: int = 8
     limit: int | None = None
     subset_seed: int = 0
 
@@ -148,15 +149,17 @@ class VersePairs:
     def _all(self) -> tuple[list[tuple[str, str]], np.ndarray]:
         first, second = bible.read(self.first, "kjv", self.part), bible.read(self.second, "web", self.part)
         chapters = [(first[n], second[n]) for n in first if n in second]
-        u = order.uniforms(0, "verse pairs", np.arange(sum(len(a) for a, _ in chapters)), 2)
+        u = order.uniforms(0, "verse pairs", np.arange(sum(len(a) for a, _ in chapters)), 1)[:, 0]
         pairs: list[tuple[str, str]] = []
         labels: list[int] = []
         for one, other in chapters:
+            words = [words_of(verse) for verse in other]
             for i, verse in enumerate(one):
-                same, which = u[len(pairs)]
-                near = [j for j in range(i - self.distance, i + self.distance + 1) if j != i and 0 <= j < len(other)]
-                label = int(same < 0.5 or not near)
-                pairs.append((verse, other[i if label else near[int(which * len(near))]]))
+                near = range(max(i - self.distance, 0), min(i + self.distance + 1, len(other)))
+                wrong = [j for j in near if j != i]
+                label = int(u[len(pairs)] < 0.5 or not wrong)
+                own = words_of(verse)
+                pairs.append((verse, other[i if label else max(wrong, key=lambda j: shared(own, words[j]))]))
                 labels.append(label)
         kept = np.array(labels, np.int32)
         if self.limit is None:
@@ -188,6 +191,16 @@ class VersePairs:
 
     def describe(self, index: int) -> str:
         return f"verse pair {index}"
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text in lower case."""
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def shared(one: set[str], other: set[str]) -> float:
+    """Words in both over words in either."""
+    return len(one & other) / max(len(one | other), 1)
 
 
 def digest_of(parts: Iterable[bytes | Sequence[bytes]]) -> str:

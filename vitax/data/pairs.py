@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import importlib.resources
 import pathlib
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -118,6 +119,10 @@ class Pairs:
         if not kept:
             raise UserError(f'pairs: split "{self.split}" leaves none of the {len(sources)} pairs.')
         return [s for s, _ in kept], [t for _, t in kept]
+
+    def documents(self) -> Iterator[bytes]:
+        """Sentences, then translations, as text to train a tokenizer on."""
+        return (text.encode() for side in self.pairs for text in side)
 
     @functools.cached_property
     def rows(self) -> Rows:

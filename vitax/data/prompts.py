@@ -8,6 +8,7 @@ As many pairs as fit follow each other in a row, each a segment that sees itself
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,23 +60,26 @@ class PromptCompletion:
 
     class_names = None
 
-    def _pairs(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
-        """Place, prompt and completion of those in the split."""
-        files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
-        found = list(document_files.rows(files))
+    def _texts(self) -> Iterator[tuple[str, list[bytes]]]:
+        """Place, and prompt and completion, of those in the split."""
+        found = list(
+            document_files.rows(document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz"))
+        )
         start, stop = splits.bounds(splits.parse(self.split, "prompt_completion")[1], len(found))
-        encode = self.tokenizer.encode
-        return [
-            (place, *(encode(document_files.text_of(row, place, field)) for field in (self.prompt, self.completion)))
-            for place, row in found[start:stop]
-        ]
+        for place, row in found[start:stop]:
+            yield place, [document_files.text_of(row, place, field) for field in (self.prompt, self.completion)]
+
+    def documents(self) -> Iterator[bytes]:
+        """Prompts and completions, as text to train a tokenizer on."""
+        return (text for _, pair in self._texts() for text in pair)
 
     @functools.cached_property
     def _packed(self) -> _Packed:
         mark = self.tokenizer.end_of_document
         tokens, targets, pair, counts = (list[np.ndarray]() for _ in range(4))
         starts, used, room = list[int](), 0, 0
-        for place, prompt, completion in self._pairs():
+        for place, texts in self._texts():
+            prompt, completion = map(self.tokenizer.encode, texts)
             whole = np.concatenate([[mark], prompt, completion, [mark]]).astype(np.int32)
             needs = len(whole) - 1
             if needs > self.length:

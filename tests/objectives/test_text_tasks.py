@@ -6,7 +6,7 @@ import pytest
 
 from tests import pieces
 from tests.conftest import tiny_config
-from tests.data.test_squad import CONTEXT, squad
+from tests.questions import CONTEXT, squad
 from vitax import recipe
 from vitax.core import metrics
 from vitax.core.errors import UserError
