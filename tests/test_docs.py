@@ -63,6 +63,11 @@ HOW = (
     (r"vitax tokenizer train my_text .*", Run()),
     (r"vitax tokenizer export .*", Parsed("tests/test_carried_tokenizers.py")),
     (
+        r"vitax .*(transformer_bible|runs/bible|--config transformer_wmt14).*",
+        Parsed("tests/generate/test_translation.py"),
+    ),
+    (r"vitax .*(DATA|runs/captions|mean.safetensors).*", Parsed("wants a folder of translations")),
+    (
         r"vitax (train --config gpt|(eval|generate) --checkpoint runs/gpt).*",
         Parsed("tests/generate/test_generation.py"),
     ),
@@ -76,6 +81,11 @@ HOW = (
     (r"vitax fetch .*", Parsed("wants a network; tests/test_fetch.py serves files")),
     (r"vitax finetune .* --dry-run.*", Run()),
     (r"vitax finetune .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
+    (r"vitax predict .*--(text|question) .*", Parsed("tests/test_predict_text.py has such checkpoints")),
+    (
+        r"vitax (generate --checkpoint gpt2/|convert runs/gpt) .*",
+        Parsed("tests/checkpoint/test_text_files.py has such files"),
+    ),
     (r"vitax predict .*", Run()),
     (r"vitax eval .*", Run()),
     (r"vitax cost --paper", Parsed("tests/test_paper.py prints these tables")),

@@ -74,12 +74,16 @@ def _eval(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.text or args.pair or args.question is not None or args.passage is not None:
+        return _predict_text(args, rest)
     from vitax import predict
 
     form = predict.chosen_format(args.format, args.json, args.output)
     predict.check_target("--output", args.output)
     predict.check_target("--features", args.features, (".npz",))
     predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
+    if not args.images:
+        raise UserError("predict: nothing to look at: give image files, or --text or --question for a model of text.")
     files = predict.expand(args.images)
     predictor = predict.Predictor.load(args.checkpoint, rest, without_head=args.features is not None)
     maps = None
@@ -108,6 +112,28 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
         return EXIT_DONE
     print(f"{len(files) - len(rows)} of {len(files)} files could not be classified.", file=sys.stderr)
     return EXIT_FAILED
+
+
+def _predict_text(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.images or args.attention:
+        raise UserError("predict: --text and --question go without image files and --attention.")
+    from vitax import predict
+
+    form = predict.chosen_format(args.format, args.json, args.output)
+    if form == "csv":
+        raise UserError("--format csv: is for images; texts have text, json and jsonl.")
+    predict.check_target("--output", args.output)
+    predict.check_target("--features", args.features, (".npz",))
+    from vitax import predict_text
+    from vitax.text_model import TextModel
+
+    asked = predict_text.Asked(
+        args.text, args.pair, args.question, args.passage, args.features, args.topk, args.batch_size
+    )
+    rows = predict_text.predict(TextModel.load(args.checkpoint, rest), asked)
+    with args.output.open("w") if args.output else contextlib.nullcontext(sys.stdout) as stream:
+        predict_text.write(rows, form, stream)
+    return EXIT_DONE
 
 
 def _generate(args: argparse.Namespace, rest: list[str]) -> int:
@@ -306,7 +332,7 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
         _print(args, rows, ckpt.verify_lines(rows))
         return EXIT_FAILED if any(row["problems"] for row in rows) else EXIT_DONE
     elif args.below == "export":
-        row = ckpt.write_weights(args.checkpoint, args.out, args.weights)
+        row = ckpt.write_weights(args.checkpoint, args.out, args.weights, args.last)
         _print(args, row, ckpt.export_lines(row))
     else:
         rows = ckpt.copy(args.source, args.target)

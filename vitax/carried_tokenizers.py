@@ -20,8 +20,6 @@ from vitax.core.errors import UserError
 from vitax.data.step_indexed import difference
 from vitax.data.tokenizers import TOKENIZERS
 
-# Path of a tokenizer that lies in the file of the weights alone.
-CARRIED = "carried with the weights"
 # field of ``data`` -> {"files": name -> base64 of zlib, "fingerprint"}
 Packed = Mapping[str, Mapping[str, Any]]
 
@@ -39,21 +37,6 @@ def pack(data: Mapping[str, Any]) -> Packed | None:
         for field, made in _of_data(data).items()
     }
     return packed or None
-
-
-def move(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], Packed | None, tuple[str, ...]]:
-    """A recipe and its tokenizers for a file that carries both.
-
-    Returns:
-      The recipe, whose tokenizers have no place of their own any more; what ``pack`` gives;
-      and a line where a tokenizer is not there to be packed.
-    """
-    try:
-        packed, lines = pack(recipe["data"]), ()
-    except UserError as error:
-        return dict(recipe), None, (f"tokenizer: left out, since it is not there ({error})",)
-    data = {k: {**v, "path": CARRIED} if k in (packed or {}) else v for k, v in recipe["data"].items()}
-    return {**recipe, "data": data}, packed, lines
 
 
 def unpack(recipe: Mapping[str, Any], packed: Packed | None) -> dict[str, Any]:

@@ -231,10 +231,10 @@ def read(source: str, what: str = "--checkpoint", image_size: tuple[int, int] | 
 
 def _own(spec: str, file: WeightFile) -> Published:
     """What ``ckpt export`` and ``convert --to vitax`` write: our names, with the recipe in them."""
-    names = json.loads(file.metadata.get("class_names") or "null")
+    names, packed = (json.loads(file.metadata.get(key) or "null") for key in ("class_names", "tokenizers"))
     line = f"{spec}: weights that vitax wrote, {len(file.arrays)} arrays"
-    recipe, packed = (json.loads(file.metadata.get(name) or "null") for name in ("recipe", "tokenizers"))
-    return of_recipe(spec, file.arrays, carried_tokenizers.unpack(recipe, packed), names, line)
+    recipe = carried_tokenizers.unpack(json.loads(file.metadata["recipe"]), packed)
+    return of_recipe(spec, file.arrays, recipe, names, line)
 
 
 def of_recipe(

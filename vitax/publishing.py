@@ -22,6 +22,7 @@ from vitax.core.errors import UserError, pick
 from vitax.published import Published
 from vitax.published_images import preparation
 from vitax.publishing_parts import Written
+from vitax.publishing_text import left_out_tokenizer
 
 HF_FILE = "model.safetensors"
 # Family -> target -> what writes it. Every family can be written for vitax.
@@ -107,16 +108,21 @@ def lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def _vitax(found: Published) -> Written:
-    recipe, packed, lines = carried_tokenizers.move(found.recipe)
+    lines: tuple[str, ...] = ()
+    try:
+        packed = carried_tokenizers.pack(found.recipe["data"])
+    except UserError as error:
+        packed, lines = None, (left_out_tokenizer(error),)
+    recipe = json.dumps(found.recipe)
     held = {name: np.asarray(x) for name, x in found.params.items()}
     about = {
         "format": "vitax",
         "step": "0",
         "weights": found.title,
         "name": "",
-        "recipe": json.dumps(recipe),
-        "tokenizers": json.dumps(packed),
+        "recipe": recipe,
         "class_names": json.dumps(found.class_names),
+        "tokenizers": json.dumps(packed),
         "versions": json.dumps({"vitax": vitax.__version__}),
         "digest": digest.combine(digest.manifest(held)),
     }

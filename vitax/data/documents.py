@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import bible, splits
-from vitax.data.text import Text
+from vitax.data import bible, document_files, splits
 
 
 class Corpus(NamedTuple):
@@ -148,8 +147,8 @@ class TextDocuments(Documents):
     split: str = ""
 
     def _documents(self) -> Iterator[list[bytes]]:
-        files = Text(self.path, self.tokenizer, self.length, self.separator)
-        for document in files._documents():
+        files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
+        for document in document_files.of_text(files, self.separator):
             try:
                 yield [s for s in re.split(self.sentence.encode(), document) if s.strip()]
             except re.error as error:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,24 +14,21 @@ from vitax.core.errors import UserError
 # travel as bytes and are decoded by the ops, several at a time.
 
 
-@dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A split of a data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+    """A data set prepared by ``tensorflow_datasets``: subclasses are dataclasses that say which features they read.
 
-    Attributes:
-      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
-        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
-      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
-      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
-      features: that it must have.
-      fields: of the source that name the features, for messages.
+    They have the fields ``name``, ``split`` and ``data_dir``.
     """
 
     name: str
     split: str
     data_dir: str | None
-    features: tuple[str, ...]
-    fields: str
+
+    _HINT: ClassVar[str]
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        raise NotImplementedError
 
     def _how_to_prepare(self, directory: str) -> str:
         return (
@@ -44,7 +41,7 @@ class Prepared:
         )
 
     @functools.cached_property
-    def builder(self) -> Any:
+    def _builder(self) -> Any:
         os.environ.setdefault("TFDS_DISABLE_WARNINGS", "1")
         import tensorflow_datasets as tfds
 
@@ -73,24 +70,23 @@ class Prepared:
             ) from error
 
     @functools.cached_property
-    def data(self) -> Any:
-        """Random access to the records, images as bytes."""
+    def _data(self) -> Any:
         import tensorflow_datasets as tfds
 
-        builder = self.builder
+        builder = self._builder
         where = str(builder.data_path)
         if not builder.info.splits:
             raise UserError(
                 f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}"
             )
-        for feature in self.features:
+        for feature in self._features:
             if feature not in builder.info.features:
                 raise UserError(
                     f'tfds: {self.name or where} has no feature "{feature}"; it has '
-                    f"{', '.join(sorted(builder.info.features))}. Set {self.fields}."
+                    f"{', '.join(sorted(builder.info.features))}. Set {self._HINT}."
                 )
-        images = [f for f in self.features if isinstance(builder.info.features[f], tfds.features.Image)]
-        decoders = {feature: tfds.decode.SkipDecoding() for feature in images}
+        images = [f for f in self._features if isinstance(builder.info.features[f], tfds.features.Image)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in images}
         try:
             return builder.as_data_source(self.split, decoders=decoders)
         except NotImplementedError as error:
@@ -106,13 +102,14 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfds:
-    """A data set of images prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+class Tfds(Prepared):
+    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
 
     Attributes:
-      name: as of ``Prepared``.
-      split: likewise.
-      data_dir: likewise.
+      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
+        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
+      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
+      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
       image_key: feature that holds the image.
       label_key: feature that holds the integer label, or a list of all labels that are
         right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
@@ -125,18 +122,11 @@ class Tfds:
     image_key: str = "image"
     label_key: str = "label"
 
-    @functools.cached_property
-    def _prepared(self) -> Prepared:
-        keys = (self.image_key, self.label_key)
-        return Prepared(self.name, self.split, self.data_dir, keys, "image_key and label_key")
+    _HINT: ClassVar[str] = "image_key and label_key"
 
     @property
-    def _builder(self) -> Any:
-        return self._prepared.builder
-
-    @property
-    def _data(self) -> Any:
-        return self._prepared.data
+    def _features(self) -> tuple[str, ...]:
+        return self.image_key, self.label_key
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

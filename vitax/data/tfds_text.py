@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from vitax.data.pairs import Pairs
 from vitax.data.records import Prepared
@@ -12,12 +12,27 @@ from vitax.data.text import Windows
 _MANY = 1024
 
 
-def _rows(prepared: Prepared) -> Iterator[list[str]]:
-    data = prepared.data
-    for first in range(0, len(data), _MANY):
-        for record in data.__getitems__(list(range(first, min(first + _MANY, len(data))))):
-            values = [record[feature] for feature in prepared.features]
-            yield [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+@dataclasses.dataclass(frozen=True)
+class _Texts(Prepared):
+    """The features of a split that hold text."""
+
+    name: str
+    split: str
+    data_dir: str | None
+    features: tuple[str, ...]
+
+    _HINT: ClassVar[str] = "the names of the features"
+
+    @property
+    def _features(self) -> tuple[str, ...]:
+        return self.features
+
+    def rows(self) -> Iterator[list[str]]:
+        """The texts of each record."""
+        for first in range(0, len(self._data), _MANY):
+            for record in self._data.__getitems__(list(range(first, min(first + _MANY, len(self._data))))):
+                values = [record[feature] for feature in self.features]
+                yield [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +58,7 @@ class TfdsText(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        prepared = Prepared(self.name, self.records, self.data_dir, (self.feature,), "feature")
-        for (text,) in _rows(prepared):
+        for (text,) in _Texts(self.name, self.records, self.data_dir, (self.feature,)).rows():
             yield text.encode()
 
 
@@ -74,10 +88,9 @@ class TfdsPairs(Pairs):
 
     def _pairs(self) -> tuple[list[str], list[str]]:
         features = (self.source_feature, self.target_feature)
-        prepared = Prepared(self.name, self.records, self.data_dir, features, "source_feature and target_feature")
         sources: list[str] = []
         targets: list[str] = []
-        for source, target in _rows(prepared):
+        for source, target in _Texts(self.name, self.records, self.data_dir, features).rows():
             sources.append(source)
             targets.append(target)
         return sources, targets
