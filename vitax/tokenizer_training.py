@@ -141,6 +141,11 @@ def of_recipe(data: Any, name: str) -> Text:
         raise UserError(f"tokenizer train: --config {name} trains on images; expected a recipe of text.")
     # Which tokens there will be is not known yet, and does not matter to the documents.
     source = data.open(data.source, "data.source", Bytes())
+    if not hasattr(source, "documents"):
+        kind = data.source["kind"]
+        raise UserError(
+            f'tokenizer train: --config {name}: its source "{kind}" gives no documents; name files instead.'
+        )
     return Text(f"--config {name}", source.documents)
 
 
