@@ -115,24 +115,15 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _predict_text(args: argparse.Namespace, rest: list[str]) -> int:
-    if args.images or args.attention:
-        raise UserError("predict: --text and --question go without image files and --attention.")
-    from vitax import predict
+    from vitax import predict, predict_text
 
     form = predict.chosen_format(args.format, args.json, args.output)
-    if form == "csv":
-        raise UserError("--format csv: is for images; texts have text, json and jsonl.")
+    if args.images or args.attention or form == "csv":
+        raise UserError("predict: --text and --question go without image files, --attention and --format csv.")
     predict.check_target("--output", args.output)
     predict.check_target("--features", args.features, (".npz",))
-    from vitax import predict_text
-    from vitax.text_model import TextModel
-
-    asked = predict_text.Asked(
-        args.text, args.pair, args.question, args.passage, args.features, args.topk, args.batch_size
-    )
-    rows = predict_text.predict(TextModel.load(args.checkpoint, rest), asked)
-    with args.output.open("w") if args.output else contextlib.nullcontext(sys.stdout) as stream:
-        predict_text.write(rows, form, stream)
+    request = (args.text, args.pair, args.question, args.passage, args.features, args.topk, args.batch_size)
+    predict_text.run(args.checkpoint, rest, predict_text.Asked(*request), form, args.output)
     return EXIT_DONE
 
 
