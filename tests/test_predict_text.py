@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.checkpoint.test_text_files import golden, write
 from tests.conftest import tiny_config
@@ -175,7 +176,7 @@ def test_rows_for_a_person(folders, capsys, tmp_path):
         ("span", ["--question", "a b c d e f", "--passage", "b"], "6 tokens leave no room for a passage in 9"),
         ("classification", ["--text", "a", "--text", "b", "--pair", "c"], "2 --text and 1 --pair; give one --pair to"),
         ("classification", ["--text", "a", "image.png"], "--text and --question go without image files"),
-        ("classification", ["--text", "a", "--format", "csv"], "--format csv: is for images"),
+        ("classification", ["--text", "a", "--format", "csv"], "go without image files, --attention and --format csv"),
         ("classification", [], "nothing to look at: give image files, or --text or --question"),
     ],
 )
@@ -212,3 +213,15 @@ def test_a_workdir_predicts_with_the_tokenizer_and_the_classes_that_it_carries(t
     (tmp_path / "vocab.txt").unlink()
     rows = run(capsys, str(tmp_path / "run"), "--text", "a b c d e f g h i", "--text", "c")
     assert [{guess["label"] for guess in row["topk"]} for row in rows] == [{"no", "yes"}] * 2
+
+
+def test_verbs_of_images_refuse_models_of_text(folders, capsys, tmp_path):
+    for name in ("a/1", "b/2"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    checkpoint = folders["classification"]
+    assert "vitax predict --text fills" in refused(capsys, checkpoint, str(tmp_path))
+    assert "gives embeddings alone" in refused(capsys, folders["model"], str(tmp_path))
+    words = ["finetune", "--checkpoint", checkpoint, "--data", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert f"--config.init_from.checkpoint={checkpoint}" in capsys.readouterr().err

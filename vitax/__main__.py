@@ -282,27 +282,7 @@ def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
         show(args, row, ckpt.export_lines(row))
     else:
         rows = ckpt.copy(args.source, args.target)
-<<<<<<< HEAD
-        _print(args, rows, ckpt.copy_lines(rows))
-    return EXIT_DONE
-
-
-def _tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
-    if args.below == "export":
-        _on_the_host()
-        from vitax import carried_tokenizers
-
-        rows = carried_tokenizers.export(args.checkpoint, args.out)
-        _print(args, rows, carried_tokenizers.export_lines(rows))
-        return EXIT_DONE
-    from vitax import tokenizer_training
-
-    text = tokenizer_training.read(args.paths, args.field, args.config, rest)
-    row = tokenizer_training.train(text, args.kind, args.vocab_size, args.out, args.lowercase)
-    _print(args, row, tokenizer_training.lines(row))
-=======
         show(args, rows, ckpt.copy_lines(rows))
->>>>>>> origin/main
     return EXIT_DONE
 
 

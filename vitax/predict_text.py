@@ -1,11 +1,12 @@
 """``vitax predict`` of texts: a BERT fills masks, classifies, embeds, or answers from a passage, as its head can."""
 
+import contextlib
 import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -244,11 +245,21 @@ def _said(guess: dict[str, Any]) -> str:
     return f"{name} {guess.get('probability', guess.get('similarity')):.3f}"
 
 
-def write(rows: Rows, form: str, stream: TextIO) -> None:
-    """Rows as ``text``, ``json`` (one array) or ``jsonl`` (a line each)."""
+def run(checkpoint: str, overrides: Sequence[str], asked: Asked, form: str, output: Path | None) -> None:
+    """Loads a checkpoint, predicts, and writes rows to a file or stdout.
+
+    Args:
+      checkpoint: as of ``TextModel.load``.
+      overrides: likewise.
+      asked: what to predict.
+      form: ``text``, ``json`` (one array) or ``jsonl`` (a line each).
+      output: None for stdout.
+    """
+    rows = predict(TextModel.load(checkpoint, overrides), asked)
     forms: dict[str, Callable[[], list[str]]] = {
         "text": lambda: lines(rows),
         "json": lambda: [json.dumps(rows)],
         "jsonl": lambda: [json.dumps(row) for row in rows],
     }
-    stream.writelines(f"{line}\n" for line in forms[form]())
+    with output.open("w") if output else contextlib.nullcontext(sys.stdout) as stream:
+        stream.writelines(f"{line}\n" for line in forms[form]())

@@ -9,24 +9,15 @@ from vitax.core.errors import EXIT_DONE, UserError
 
 
 def predict(args: argparse.Namespace, rest: list[str]) -> int:
-    if args.images or args.attention:
-        raise UserError("predict: --text and --question go without image files and --attention.")
-    from vitax import predict
+    from vitax import predict, predict_text
 
     form = predict.chosen_format(args.format, args.json, args.output)
-    if form == "csv":
-        raise UserError("--format csv: is for images; texts have text, json and jsonl.")
+    if args.images or args.attention or form == "csv":
+        raise UserError("predict: --text and --question go without image files, --attention and --format csv.")
     predict.check_target("--output", args.output)
     predict.check_target("--features", args.features, (".npz",))
-    from vitax import predict_text
-    from vitax.text_model import TextModel
-
-    asked = predict_text.Asked(
-        args.text, args.pair, args.question, args.passage, args.features, args.topk, args.batch_size
-    )
-    rows = predict_text.predict(TextModel.load(args.checkpoint, rest), asked)
-    with args.output.open("w") if args.output else contextlib.nullcontext(sys.stdout) as stream:
-        predict_text.write(rows, form, stream)
+    request = (args.text, args.pair, args.question, args.passage, args.features, args.topk, args.batch_size)
+    predict_text.run(args.checkpoint, rest, predict_text.Asked(*request), form, args.output)
     return EXIT_DONE
 
 
@@ -72,16 +63,9 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
         rows = carried_tokenizers.export(args.checkpoint, args.out)
         show(args, rows, carried_tokenizers.export_lines(rows))
         return EXIT_DONE
-    if bool(args.paths) == bool(args.config):
-        raise UserError("tokenizer train: expected text to learn from: PATHs, or --config NAME[:VARIANT], not both.")
     from vitax import tokenizer_training
 
-    if args.config:
-        from vitax import recipe
-
-        text = tokenizer_training.of_recipe(recipe.load(args.config, rest).data, args.config)
-    else:
-        text = tokenizer_training.of_paths(args.paths, args.field)
+    text = tokenizer_training.read(args.paths, args.field, args.config, rest)
     row = tokenizer_training.train(text, args.kind, args.vocab_size, args.out, args.lowercase)
     show(args, row, tokenizer_training.lines(row))
     return EXIT_DONE

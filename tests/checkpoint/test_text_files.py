@@ -210,7 +210,9 @@ def test_create_model_takes_them_by_name(tmp_path, monkeypatch):
     tiny = dict(published.load(source).recipe["model"])
     monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": tiny})
     monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
+    pooler = published.load(source).params["pooler/kernel"]
     model, variables = zoo.create_model("BERT-base", checkpoint=source, head="classification", num_classes=2)
+    np.testing.assert_array_equal(variables["params"]["pooler"]["kernel"], pooler)
     assert variables["params"]["head"]["kernel"].shape == (16, 2)
     assert model.apply(variables, golden("bert_hf_pretraining")[0]["tokens"]).logits.shape == (3, 2)
 
@@ -249,6 +251,19 @@ def small_gpt2(tmp_path_factory):
     (folder / "vocab.json").write_text(json.dumps(letters | {"<|endoftext|>": 256}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     return folder, model, params
+
+
+def test_create_model_keeps_a_head(tmp_path, monkeypatch, capsys):
+    source = write(tmp_path, "bert_hf_span")
+    found = published.load(source)
+    monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": dict(found.recipe["model"])})
+    monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
+    _, variables = zoo.create_model("BERT-base", checkpoint=source)
+    for name, value in tree.named_leaves(variables["params"]):
+        np.testing.assert_array_equal(value, found.params[name], err_msg=name)
+    said = capsys.readouterr().err
+    assert f"placed {len(found.params)} parameters as they are" in said
+    assert "resampled" not in said
 
 
 def test_a_published_gpt_continues_a_prompt(small_gpt2, capsys):
