@@ -94,7 +94,7 @@ def new_testament_tokenizer(verses: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         given, made = pathlib.Path(folder) / "verses.txt", pathlib.Path(folder) / "tokenizer.json"
         given.write_text(text)
-        tokenizer_training.train([str(given)], "bpe", BPE_SIZE, made)
+        tokenizer_training.train(tokenizer_training.of_paths([str(given)], "text"), "bpe", BPE_SIZE, made)
         return json.dumps(json.loads(made.read_text()), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 

@@ -83,6 +83,11 @@ HOW = (
     (r"vitax fetch .*", Parsed("wants a network; tests/test_fetch.py serves files")),
     (r"vitax finetune .* --dry-run.*", Run()),
     (r"vitax finetune .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
+    (r"vitax predict .*--(text|question) .*", Parsed("tests/test_predict_text.py has such checkpoints")),
+    (
+        r"vitax (generate --checkpoint gpt2/|convert runs/gpt) .*",
+        Parsed("tests/checkpoint/test_text_files.py has such files"),
+    ),
     (r"vitax predict .*", Run()),
     (r"vitax eval .*", Run()),
     (r"vitax cost --paper", Parsed("tests/test_paper.py prints these tables")),

@@ -24,8 +24,8 @@ SHRUNK = {
     "hybrid": _ENCODER | {"patch_size": 2, "stem_blocks": (1,), "stem_width": 8, "stem_groups": 4},
     "bit": {"blocks": (1,), "width_factor": 1, "root_width": 8, "num_groups": 4},
     "gpt": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
-    "bert": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
     "transformer": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
+    "bert": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
     "efficientnet": {"width_factor": 0.5, "depth_factor": 1.0, "stages": ((3, 1, 1, 16, 1), (3, 2, 2, 16, 1))},
 }
 

@@ -107,7 +107,8 @@ class TextSpec:
         if "sources" in plain:
             inner = plain["sources"].items()
             plain["sources"] = {name: self.open(one, f"{where}.sources.{name}", tokenizer) for name, one in inner}
-        return construct(self.TABLE, plain, where, length=self.length, tokenizer=tokenizer, **self.of_source)
+        given = {"length": self.length, "tokenizer": tokenizer, **self.of_source}
+        return construct(self.TABLE, plain, where, **given)
 
     def build_tokenizer(self, where: str = "data") -> Any:
         """The tokenizer."""

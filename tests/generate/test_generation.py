@@ -54,7 +54,9 @@ def test_it_is_evaluated_and_reported(run, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["examples"] == 770
     assert found["metrics"]["val/bits_per_byte"] == pytest.approx(8, abs=1)
-    assert (run / "report.html").exists()
+    page = (run / "report.html").read_text()
+    assert ">Samples</h2>" in page
+    assert ">Surprise</h2>" in page
 
 
 def test_it_is_fine_tuned_on_prompts_with_the_tokens_that_it_knows(run, tmp_path, capsys):

@@ -27,13 +27,21 @@ class Scores(NamedTuple):
     offset: int
 
 
+class Span(NamedTuple):
+    """Tokens ``first`` to ``last`` of a context, and the sum of their two scores."""
+
+    first: int
+    last: int
+    score: float
+
+
 class Answer(NamedTuple):
     """The best span of a context.
 
     Attributes:
       text: of the context as it stands there; empty where no span is allowed.
       score: sum of its two scores; minus infinity where none is allowed.
-      null_score: the least sum of the two scores of ``[CLS]`` over the windows.
+      null_score: that of none.
       start: first letter of the text in the context.
     """
 
@@ -56,36 +64,53 @@ def best_window(windows: Sequence[Scores], tokens: int) -> np.ndarray:
     return room.argmax(0)
 
 
-def best_answer(
-    context: str, spans: np.ndarray, windows: Sequence[Scores], *, n_best: int = 20, longest: int = 30
-) -> Answer:
-    """The span with the largest sum of scores over all windows.
+def best_spans(windows: Sequence[Scores], tokens: int, *, n_best: int = 20, longest: int = 30) -> list[Span]:
+    """Spans of a context by the sum of their scores, the largest first, over all windows.
 
     Args:
-      context: the text.
-      spans: int [tokens, 2], letters where each token of the context begins and ends.
       windows: of one question.
+      tokens: of the context.
       n_best: starts and ends that each window may propose.
       longest: tokens of an answer at most.
 
     Reference: Devlin et al., arXiv:1810.04805, section 4.2, and the authors' code.
     """
-    best, best_score = (0, 0), -np.inf
-    shown_best = best_window(windows, len(spans))
+    found = []
+    shown_best = best_window(windows, tokens)
     for number, w in enumerate(windows):
-        starts, ends = (np.argsort(-x, kind="stable")[:n_best] for x in (w.start, w.end))
-        for start in starts - w.offset:
+        starts, ends = (np.argsort(-x, kind="stable")[:n_best] - w.offset for x in (w.start, w.end))
+        for start in starts:
             if not 0 <= start < w.size or shown_best[w.first + start] != number:
                 continue
-            for end in ends - w.offset:
-                score = w.start[w.offset + start] + w.end[w.offset + end]
-                if start <= end < min(w.size, start + longest) and score > best_score:
-                    best, best_score = (w.first + start, w.first + end), score
-    null_score = float(min(w.start[0] + w.end[0] for w in windows))
-    if best_score == -np.inf:
-        return Answer("", float(best_score), null_score, 0)
-    start, stop = int(spans[best[0], 0]), int(spans[best[1], 1])
-    return Answer(context[start:stop], float(best_score), null_score, start)
+            for end in ends:
+                score = float(w.start[w.offset + start] + w.end[w.offset + end])
+                if start <= end < min(w.size, start + longest) and score > -np.inf:
+                    found.append(Span(int(w.first + start), int(w.first + end), score))
+    return sorted(found, key=lambda span: -span.score)
+
+
+def null_score(windows: Sequence[Scores]) -> float:
+    """The least sum of the two scores of ``[CLS]`` over the windows: how likely there is no answer."""
+    return float(min(w.start[0] + w.end[0] for w in windows))
+
+
+def best_answer(
+    context: str, spans: np.ndarray, windows: Sequence[Scores], *, n_best: int = 20, longest: int = 30
+) -> Answer:
+    """The first of ``best_spans`` as text.
+
+    Args:
+      context: the text.
+      spans: int [tokens, 2], letters where each token of the context begins and ends.
+      windows: of one question.
+      n_best: as of ``best_spans``.
+      longest: likewise.
+    """
+    found = best_spans(windows, len(spans), n_best=n_best, longest=longest)
+    if not found:
+        return Answer("", -np.inf, null_score(windows), 0)
+    start, stop = int(spans[found[0].first, 0]), int(spans[found[0].last, 1])
+    return Answer(context[start:stop], found[0].score, null_score(windows), start)
 
 
 def normalized(answer: str) -> str:

@@ -71,7 +71,11 @@ def encoded(tokenizer: Any, texts: tuple[bytes, ...], length: int) -> tuple[np.n
       texts: one or two.
       length: T.
     """
-    ids = [tokenizer.encode(text) for text in texts]
+    return fitted([tokenizer.encode(text) for text in texts], length)
+
+
+def fitted(ids: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, ...]:
+    """Token ids of one or two texts, cut so that all fit into ``length`` with their marks."""
     room = length - 1 - len(ids)
     if len(ids) == 1:
         return (ids[0][:room],)

@@ -140,13 +140,8 @@ class Squad:
                     f"data.length: {self.length} leaves no room for a context behind question {question.name} of "
                     f"{len(asked)} tokens. Set data.length higher or data.source.max_question lower."
                 )
-            whole, first = len(self._contexts[question.paragraph][0]), 0
-            while True:
-                size = min(room, whole - first)
-                found.append(Window(number, first, size, len(asked) + 2))
-                if first + size >= whole:
-                    break
-                first += min(size, self.stride)
+            whole = len(self._contexts[question.paragraph][0])
+            found += [Window(number, first, size, len(asked) + 2) for first, size in parts(whole, room, self.stride)]
         return found
 
     @functools.cached_property
@@ -202,6 +197,15 @@ class Squad:
 
     def describe(self, index: int) -> str:
         return f"window {index} (question {self.questions[self.windows[index].question].name})"
+
+
+def parts(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """Windows over a context: (first token, tokens) of each, the next one ``stride`` on, until it ends."""
+    found = [(0, min(room, tokens))]
+    while sum(found[-1]) < tokens:
+        first = found[-1][0] + min(found[-1][1], stride)
+        found.append((first, min(room, tokens - first)))
+    return found
 
 
 def _bytes(question: Question) -> list[bytes]:
