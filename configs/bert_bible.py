@@ -8,7 +8,8 @@ Data: by default what ships with vitax, the New Testament of the World English B
   out of both. A pair is a verse of the King James Version with the same of the World English
   Bible, or with that one of the 16 verses around which shares most words with it.
 Tokens: WordPiece, 3,000 of them, learned on the training part of the New Testament.
-Expected: {expected}
+Expected: not yet measured at full length. The share of common words alone tells 97.6% of the embedded
+  held-out pairs apart (one threshold), a rule that a small model from scratch is slow to find.
 Cost: well under 0.001 TPUv3-core-days.
 Command:
   vitax train --config bert_bible:pretrain --workdir runs/bert
