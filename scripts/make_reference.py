@@ -26,13 +26,14 @@ from vitax.cost.chips import Chip
 from vitax.data.image_ops import OPS
 from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
-from vitax.data.text import TEXT_SOURCES
+from vitax.data.text_sources import PAIR_SOURCES, TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
 from vitax.data_spec import DataSpec
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.table import MODELS
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
+from vitax.pair_spec import PairSpec
 from vitax.parallel.mesh import MeshSpec
 from vitax.parallel.rules import DEFAULT_RULES
 from vitax.prompt_spec import PromptSpec
@@ -105,6 +106,17 @@ PARTS = (
         "data.source (prompts)",
         "Where prompts and completions come from.",
         table=PROMPT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (pairs)",
+        "The training set of an encoder-decoder: chosen by the kind of its source.",
+        target=PairSpec,
+    ),
+    Part(
+        "data.source (pairs)",
+        "Where texts and their translations come from.",
+        table=PAIR_SOURCES,
         given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
     ),
     Part("data.tokenizer", "Text to token ids.", table=TOKENIZERS),

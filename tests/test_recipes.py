@@ -24,6 +24,7 @@ SHRUNK = {
     "hybrid": _ENCODER | {"patch_size": 2, "stem_blocks": (1,), "stem_width": 8, "stem_groups": 4},
     "bit": {"blocks": (1,), "width_factor": 1, "root_width": 8, "num_groups": 4},
     "gpt": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
+    "transformer": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
     "bert": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
     "efficientnet": {"width_factor": 0.5, "depth_factor": 1.0, "stages": ((3, 1, 1, 16, 1), (3, 2, 2, 16, 1))},
 }
@@ -44,6 +45,14 @@ def shrink(config):
         for name in config.get("evaluators") or {}:
             source = {"kind": "embedded_text", "split": "[-1:]"}
             config.evaluators[name].data = {"source": source, "num_examples": 1539, "batch_size": 256}
+        return recipe.build(config)
+    if config.model.kind == "transformer":
+        pairs = {"kind": "embedded_pairs"}
+        tokenizer = {"kind": "bpe", "path": "embedded:new_testament_en_fr"}
+        config.data.update({"length": 128, "num_examples": 58, "batch_size": 8, "vocab_size": 4096})
+        config.data.source, config.data.tokenizer = pairs | {"split": "[:200]"}, tokenizer
+        for name in config.get("evaluators") or {}:
+            config.evaluators[name].data = {"source": pairs | {"split": "[-8:]"}, "num_examples": 3}
         return recipe.build(config)
     ops = [
         {k: v for k, v in op.items() if k != "size"} | ({"smaller": 18} if "smaller" in op else {})

@@ -251,6 +251,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("out", type=Path, metavar="OUT", help="*.safetensors or *.npz"),
         _argument("--ema", const="ema", help="averaged parameters (where there are any, the default)", **_WEIGHTS),
         _argument("--params", const="params", help="parameters of the last step, not averaged", **_WEIGHTS),
+        _argument("--last", type=_WHOLE, default=1, metavar="N", help="the mean of the last N checkpoints (default 1)"),
     ),
     "ckpt cp": (
         _JSON,

@@ -7,11 +7,10 @@ from vitax.construct import call
 from vitax.core.errors import UserError
 from vitax.data.documents import DOCUMENT_SOURCES
 from vitax.data.labelled_text import LABELLED_TEXT_SOURCES
-from vitax.data.pairs import PAIR_SOURCES
 from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
 from vitax.data.squad import QUESTION_SOURCES
-from vitax.data.text import TEXT_SOURCES
+from vitax.data.text_sources import PAIR_SOURCES, TEXT_SOURCES
 from vitax.data_spec import DataSpec
 from vitax.document_spec import DocumentSpec
 from vitax.labelled_text_spec import LabelledTextSpec

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitax.construct import construct
 from vitax.core.errors import UserError, pick
 from vitax.data import document_files
 from vitax.data.tokenizers import BPE, Bytes, WordPiece, files, wordpiece
@@ -125,7 +124,8 @@ def of_recipe(data: Any, name: str) -> Text:
     """
     if data.size is not None:
         raise UserError(f"tokenizer train: --config {name} trains on images; expected a recipe of text.")
-    source = construct(data.TABLE, data.source, "data.source", length=data.length, tokenizer=Bytes())
+    # Which tokens there will be is not known yet, and does not matter to the documents.
+    source = data.open(data.source, "data.source", Bytes())
     return Text(f"--config {name}", source.documents)
 
 

@@ -52,6 +52,15 @@ class Documents:
         """The sentences of each document."""
         raise NotImplementedError
 
+    def documents(self) -> Iterator[bytes]:
+        """Those of the split, a sentence a line, as text to train a tokenizer on."""
+        return (b"\n".join(sentences) for sentences in self._in_split())
+
+    def _in_split(self) -> list[list[bytes]]:
+        found = list(self._documents())
+        start, stop = splits.bounds(splits.parse(self.split, "documents")[1], len(found))
+        return found[start:stop]
+
     @functools.cached_property
     def corpus(self) -> Corpus:
         """All that examples are made of.
@@ -59,12 +68,11 @@ class Documents:
         Raises:
           UserError: the split leaves no document with a sentence.
         """
-        found = list(self._documents())
-        start, stop = splits.bounds(splits.parse(self.split, "documents")[1], len(found))
-        encoded = ([self.tokenizer.encode(s) for s in document] for document in found[start:stop])
+        encoded = ([self.tokenizer.encode(s) for s in document] for document in self._in_split())
         kept = [document for d in encoded if (document := [s for s in d if len(s)])]
         if not kept:
-            raise UserError(f'documents: split "{self.split}" leaves no text of the {len(found)} documents.')
+            total = len(list(self._documents()))
+            raise UserError(f'documents: split "{self.split}" leaves no text of the {total} documents.')
         sizes = [np.array([len(s) for s in document]) for document in kept]
         pieces = [_chunks(s, self.length - 3) for s in sizes]
         return Corpus(

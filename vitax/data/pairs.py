@@ -1,4 +1,4 @@
-"""Pairs of texts, packed into rows of tokens: ``PAIR_SOURCES``.
+"""Pairs of texts, packed into rows of tokens.
 
 A sentence and its translation take room in the same row, the sentence behind its end mark
 in ``source``, the translation behind a mark in ``tokens`` and before one in ``targets``.
@@ -218,6 +218,3 @@ def _lines(path: str, field: str) -> list[str]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
     return text.removesuffix("\n").split("\n")
-
-
-PAIR_SOURCES: dict[str, Any] = {"embedded_pairs": EmbeddedPairs, "parallel": Parallel}

@@ -1,4 +1,4 @@
-"""Text as windows of tokens: ``TEXT_SOURCES``.
+"""Text as windows of tokens.
 
 The documents of a source are joined to one stream, each behind the tokenizer's mark,
 and the stream is cut into windows of T inputs; a window's targets are the tokens after
@@ -181,6 +181,3 @@ class EmbeddedText(Windows):
 
 # A play begins with its title, above the name of its author.
 SHAKESPEARE = r"\n\n(?=[^\n]+\n\nby William Shakespeare)"
-
-
-TEXT_SOURCES: dict[str, Any] = {"embedded_text": EmbeddedText, "json_lines": JSONLines, "text": Text}
