@@ -44,7 +44,7 @@ def get_config(variant: str = "mrpc") -> ConfigDict:
     data = pick(GLUE, task, "task of bert_glue")
     column = pick({"base": 1, "large": 2}, model, "model of bert_glue")
     size = bert_sizes.fields(f"BERT-{model}") | {"head": "classification"}
-    source = {"kind": "tfds_text", "name": f"glue/{task}"}
+    source = {"kind": "tfds_labelled_text", "name": f"glue/{task}"}
     as_printed = (choice["epochs"], choice["batch"]) == (3, 32)
     return ConfigDict(
         {

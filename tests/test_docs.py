@@ -59,6 +59,8 @@ HOW = (
     (r"vitax train --config mine.json .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
     (r"vitax train --config (configs/)?vit_.*", TFDS),
     (r"vitax train --config gpt_shakespeare:data=.*", Parsed("wants the collected works")),
+    (r"vitax train --config bert_squad:.*", Parsed("wants SQuAD's files and published weights")),
+    (r"vitax train --config bert_bible:.*", Parsed("tests/test_recipes.py trains it; tests/objectives/ too")),
     (r"vitax tokenizer train --config .*", Parsed("tests/test_tokenizer_training.py")),
     (r"vitax tokenizer train my_text .*", Run()),
     (r"vitax tokenizer export .*", Parsed("tests/test_carried_tokenizers.py")),

@@ -63,16 +63,9 @@ def tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
         rows = carried_tokenizers.export(args.checkpoint, args.out)
         show(args, rows, carried_tokenizers.export_lines(rows))
         return EXIT_DONE
-    if bool(args.paths) == bool(args.config):
-        raise UserError("tokenizer train: expected text to learn from: PATHs, or --config NAME[:VARIANT], not both.")
     from vitax import tokenizer_training
 
-    if args.config:
-        from vitax import recipe
-
-        text = tokenizer_training.of_recipe(recipe.load(args.config, rest).data, args.config)
-    else:
-        text = tokenizer_training.of_paths(args.paths, args.field)
+    text = tokenizer_training.read(args.paths, args.field, args.config, rest)
     row = tokenizer_training.train(text, args.kind, args.vocab_size, args.out, args.lowercase)
     show(args, row, tokenizer_training.lines(row))
     return EXIT_DONE

@@ -9,7 +9,7 @@ import pytest
 from tests.pieces import Pieces
 from vitax.core.errors import UserError
 from vitax.data import bible
-from vitax.data.glue import GLUE, TfdsText
+from vitax.data.glue import GLUE, TfdsLabelledText
 from vitax.data.labelled_text import TextTable, VersePairs, shared, words_of
 from vitax.data.labelled_text_pipeline import LabelledTextPipeline, encoded, padded
 
@@ -129,10 +129,10 @@ def test_verse_pairs_are_the_same_verse_or_one_nearby():
 
 
 def test_the_tasks_of_glue_know_their_texts():
-    assert TfdsText(2, "glue/sst2")._features == ("sentence", "label")
-    assert TfdsText(2, "glue/qqp")._features == ("question1", "question2", "label")
-    assert TfdsText(2, "imdb_reviews")._features == ("text", "label")
-    assert TfdsText(2, "glue/sst2", text_keys=("other",))._features == ("other", "label")
+    assert TfdsLabelledText(2, "glue/sst2").prepared.features == ("sentence", "label")
+    assert TfdsLabelledText(2, "glue/qqp").prepared.features == ("question1", "question2", "label")
+    assert TfdsLabelledText(2, "imdb_reviews").prepared.features == ("text", "label")
+    assert TfdsLabelledText(2, "glue/sst2", text_keys=("other",)).prepared.features == ("other", "label")
     assert GLUE["stsb"].num_classes == 1
 
 
@@ -156,14 +156,14 @@ def test_texts_come_from_a_prepared_data_set(tmp_path):
 
     builder = TinyTexts(data_dir=tmp_path, file_format="array_record")
     builder.download_and_prepare()
-    source = TfdsText(2, split="train[1:]", data_dir=builder.data_path, text_keys=("sentence1", "sentence2"))
+    source = TfdsLabelledText(2, split="train[1:]", data_dir=builder.data_path, text_keys=("sentence1", "sentence2"))
     texts = sorted(source.texts(i) for i in range(len(source)))
     assert len(texts) == 4
     assert all(a[:1] + b[:1] == b"ab" and a[1:] == b[1:] for a, b in texts)
     assert [int(source.texts(i)[0][1:]) % 2 for i in range(4)] == source.labels.tolist()
     assert source.class_names == ("other", "same")
     with pytest.raises(UserError, match='no feature "text".*Set text_keys and label_key'):
-        len(TfdsText(2, data_dir=builder.data_path))
+        len(TfdsLabelledText(2, data_dir=builder.data_path))
 
 
 @pytest.mark.parametrize(

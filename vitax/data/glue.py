@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,14 +39,13 @@ GLUE: dict[str, Task] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TfdsText(Prepared):
-    """Texts of a data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+class TfdsLabelledText:
+    """Texts with labels of a data set prepared by TFDS as ArrayRecord, such as ``glue/sst2``.
 
     Attributes:
-      name: e.g. ``glue/sst2`` or ``imdb_reviews``; or empty where ``data_dir`` is itself the
-        prepared folder.
-      split: with TFDS' own slices: ``train[:90%]``.
-      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
+      name: as of ``data.records.Prepared``.
+      split: likewise.
+      data_dir: likewise.
       text_keys: features that hold the text, or the two texts; left out for those of a
         task of GLUE, and ``text`` elsewhere.
       label_key: feature that holds the label.
@@ -60,35 +59,35 @@ class TfdsText(Prepared):
     text_keys: tuple[str, ...] | None = None
     label_key: str = "label"
 
-    _HINT: ClassVar[str] = "text_keys and label_key"
-
     @functools.cached_property
     def _texts(self) -> tuple[str, ...]:
         task = GLUE.get(self.name.removeprefix("glue/"))
         return self.text_keys or (task.features if task else ("text",))
 
-    @property
-    def _features(self) -> tuple[str, ...]:
-        return (*self._texts, self.label_key)
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """The records."""
+        features = (*self._texts, self.label_key)
+        return Prepared(self.name, self.split, self.data_dir, features, "text_keys and label_key")
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """int32 [N], or float32 [N] for regression; reads all records once."""
         kind = np.float32 if self.num_classes == 1 else np.int32
-        return np.array([self._data[i][self.label_key] for i in range(len(self))], kind)
+        return np.array([self.prepared.data[i][self.label_key] for i in range(len(self))], kind)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """As TFDS has them."""
-        names = getattr(self._builder.info.features[self.label_key], "names", None)
+        names = getattr(self.prepared.builder.info.features[self.label_key], "names", None)
         return None if names is None else tuple(names)
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self.prepared.data)
 
     def texts(self, index: int) -> tuple[bytes, ...]:
         """The text of an example, and its pair where there is one."""
-        record = self._data[int(index)]
+        record = self.prepared.data[int(index)]
         return tuple(record[key] for key in self._texts)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -96,12 +95,12 @@ class TfdsText(Prepared):
 
     def fingerprint(self) -> dict[str, Any]:
         return {
-            "kind": "tfds_text",
-            "name": self._builder.info.full_name,
+            "kind": "tfds_labelled_text",
+            "name": self.prepared.builder.info.full_name,
             "split": self.split,
-            "features": list(self._features),
+            "features": list(self.prepared.features),
             "num_examples": len(self),
         }
 
     def describe(self, index: int) -> str:
-        return f"example {index} of tfds {self._builder.info.full_name} {self.split}"
+        return f"example {index} of tfds {self.prepared.builder.info.full_name} {self.split}"

@@ -19,7 +19,7 @@ import numpy as np
 
 from vitax.core.errors import UserError, suggest
 from vitax.data import bible, order, splits
-from vitax.data.glue import TfdsText
+from vitax.data.glue import TfdsLabelledText
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +214,6 @@ def digest_of(parts: Iterable[bytes | Sequence[bytes]]) -> str:
 
 LABELLED_TEXT_SOURCES: dict[str, Any] = {
     "text_table": TextTable,
-    "tfds_text": TfdsText,
+    "tfds_labelled_text": TfdsLabelledText,
     "verse_pairs": VersePairs,
 }

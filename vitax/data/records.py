@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -14,21 +14,24 @@ from vitax.core.errors import UserError
 # travel as bytes and are decoded by the ops, several at a time.
 
 
+@dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A data set prepared by ``tensorflow_datasets``: subclasses are dataclasses that say which features they read.
+    """A split of a data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
 
-    They have the fields ``name``, ``split`` and ``data_dir``.
+    Attributes:
+      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
+        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
+      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
+      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
+      features: that it must have.
+      fields: of the source that name the features, for messages.
     """
 
     name: str
     split: str
     data_dir: str | None
-
-    _HINT: ClassVar[str]
-
-    @property
-    def _features(self) -> tuple[str, ...]:
-        raise NotImplementedError
+    features: tuple[str, ...]
+    fields: str
 
     def _how_to_prepare(self, directory: str) -> str:
         return (
@@ -41,7 +44,7 @@ class Prepared:
         )
 
     @functools.cached_property
-    def _builder(self) -> Any:
+    def builder(self) -> Any:
         os.environ.setdefault("TFDS_DISABLE_WARNINGS", "1")
         import tensorflow_datasets as tfds
 
@@ -70,23 +73,24 @@ class Prepared:
             ) from error
 
     @functools.cached_property
-    def _data(self) -> Any:
+    def data(self) -> Any:
+        """Random access to the records, images as bytes."""
         import tensorflow_datasets as tfds
 
-        builder = self._builder
+        builder = self.builder
         where = str(builder.data_path)
         if not builder.info.splits:
             raise UserError(
                 f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}"
             )
-        for feature in self._features:
+        for feature in self.features:
             if feature not in builder.info.features:
                 raise UserError(
                     f'tfds: {self.name or where} has no feature "{feature}"; it has '
-                    f"{', '.join(sorted(builder.info.features))}. Set {self._HINT}."
+                    f"{', '.join(sorted(builder.info.features))}. Set {self.fields}."
                 )
-        images = [f for f in self._features if isinstance(builder.info.features[f], tfds.features.Image)]
-        decoders = {name: tfds.decode.SkipDecoding() for name in images}
+        images = [f for f in self.features if isinstance(builder.info.features[f], tfds.features.Image)]
+        decoders = {feature: tfds.decode.SkipDecoding() for feature in images}
         try:
             return builder.as_data_source(self.split, decoders=decoders)
         except NotImplementedError as error:
@@ -102,14 +106,13 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfds(Prepared):
-    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+class Tfds:
+    """A data set of images prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
 
     Attributes:
-      name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
-        ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
-      split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
-      data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
+      name: as of ``Prepared``.
+      split: likewise.
+      data_dir: likewise.
       image_key: feature that holds the image.
       label_key: feature that holds the integer label, or a list of all labels that are
         right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
@@ -122,11 +125,18 @@ class Tfds(Prepared):
     image_key: str = "image"
     label_key: str = "label"
 
-    _HINT: ClassVar[str] = "image_key and label_key"
+    @functools.cached_property
+    def _prepared(self) -> Prepared:
+        keys = (self.image_key, self.label_key)
+        return Prepared(self.name, self.split, self.data_dir, keys, "image_key and label_key")
 
     @property
-    def _features(self) -> tuple[str, ...]:
-        return self.image_key, self.label_key
+    def _builder(self) -> Any:
+        return self._prepared.builder
+
+    @property
+    def _data(self) -> Any:
+        return self._prepared.data
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

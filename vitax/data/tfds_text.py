@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from vitax.data.pairs import Pairs
 from vitax.data.records import Prepared
@@ -12,27 +12,12 @@ from vitax.data.text import Windows
 _MANY = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class _Texts(Prepared):
-    """The features of a split that hold text."""
-
-    name: str
-    split: str
-    data_dir: str | None
-    features: tuple[str, ...]
-
-    _HINT: ClassVar[str] = "the names of the features"
-
-    @property
-    def _features(self) -> tuple[str, ...]:
-        return self.features
-
-    def rows(self) -> Iterator[list[str]]:
-        """The texts of each record."""
-        for first in range(0, len(self._data), _MANY):
-            for record in self._data.__getitems__(list(range(first, min(first + _MANY, len(self._data))))):
-                values = [record[feature] for feature in self.features]
-                yield [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+def _rows(prepared: Prepared) -> Iterator[list[str]]:
+    data = prepared.data
+    for first in range(0, len(data), _MANY):
+        for record in data.__getitems__(list(range(first, min(first + _MANY, len(data))))):
+            values = [record[feature] for feature in prepared.features]
+            yield [v.decode() if isinstance(v, bytes) else str(v) for v in values]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +43,8 @@ class TfdsText(Windows):
     split: str = ""
 
     def _documents(self) -> Iterator[bytes]:
-        for (text,) in _Texts(self.name, self.records, self.data_dir, (self.feature,)).rows():
+        prepared = Prepared(self.name, self.records, self.data_dir, (self.feature,), "feature")
+        for (text,) in _rows(prepared):
             yield text.encode()
 
 
@@ -88,9 +74,10 @@ class TfdsPairs(Pairs):
 
     def _pairs(self) -> tuple[list[str], list[str]]:
         features = (self.source_feature, self.target_feature)
+        prepared = Prepared(self.name, self.records, self.data_dir, features, "source_feature and target_feature")
         sources: list[str] = []
         targets: list[str] = []
-        for source, target in _Texts(self.name, self.records, self.data_dir, features).rows():
+        for source, target in _rows(prepared):
             sources.append(source)
             targets.append(target)
         return sources, targets
