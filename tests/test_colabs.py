@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "colabs"
 # What takes the place of the cell tagged `parameters`.
+SMALL = "--config.evaluators=None --config.model.width=16 --config.model.mlp_dim=16 --config.model.depth=1 "
 PARAMETERS = {
+    "attention.ipynb": f'''
+TRANSLATE, STEPS, CHECKPOINT, WORKDIR, DEPTH = "He came.", 2, "", "attention", 1
+OVERRIDES = "{SMALL} --config.model.num_heads=2"
+''',
     "plan.ipynb": """
 CONFIG, TOPOLOGY, MFU = "vit_jft:B/16", "v3:2x2", 0.4
 OVERRIDES = ("--config.model.width=64 --config.model.mlp_dim=128 --config.model.num_heads=2 "
