@@ -84,7 +84,8 @@ def get_config(variant: str = "small") -> ConfigDict:
             },
             "duration": {"examples": TOKENS // size.context},
             # With these the step of each size fits on v3:8x8; `vitax plan --search` finds others.
-            "mesh": {"data": 1, "fsdp": -1} if large else {"data": -1},
+            # A width of 1600 divides over 64 devices and not over 128.
+            "mesh": {"data": -1, "fsdp": 16} if large else {"data": -1},
             "remat": "full" if large else "none",
             "checkpoint": {"every": {"steps": 5_000}},
             "log": {"every": {"steps": 100}},

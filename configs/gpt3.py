@@ -82,6 +82,7 @@ def get_config(variant: str = "125M") -> ConfigDict:
             },
             "duration": {"examples": TOKENS // size.context},
             "mesh": {"data": -1} if name in SMALL else {"data": 1, "fsdp": -1, "tensor": tensor},
+            "accumulate": 3 if name == "175B" else 1,
             "remat": "full",
             # A loop over the blocks: the time to compile does not grow with their number.
             "unroll": name in SMALL,

@@ -27,7 +27,7 @@ from vitax.data.text import SHAKESPEARE
 
 TARGET = pathlib.Path(__file__).parents[1] / "vitax" / "data" / "embedded"
 TRAIN, TEST = 10_000, 1_000
-LIMIT_BYTES = 6_000_000
+LIMIT_BYTES = 6_500_000
 # The last is held out by recipes.
 PLAYS = ("AS YOU LIKE IT", "JULIUS CAESAR", "MACBETH", "THE MERCHANT OF VENICE", "A MIDSUMMER", "THE TEMPEST")
 # Verses of the Old Testament.
@@ -94,7 +94,7 @@ def new_testament_tokenizer(verses: bytes) -> str:
     with tempfile.TemporaryDirectory() as folder:
         given, made = pathlib.Path(folder) / "verses.txt", pathlib.Path(folder) / "tokenizer.json"
         given.write_text(text)
-        tokenizer_training.train([str(given)], "bpe", BPE_SIZE, made)
+        tokenizer_training.train(tokenizer_training.of_paths([str(given)], "text"), "bpe", BPE_SIZE, made)
         return json.dumps(json.loads(made.read_text()), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 

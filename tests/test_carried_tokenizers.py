@@ -54,6 +54,20 @@ def test_it_generates_evaluates_and_reports_without_the_file(world, tmp_path, ca
     assert main(["report", "--workdir", str(world / "run")]) == 0
 
 
+def test_weights_in_one_file_carry_it_too(world, tmp_path, capsys):
+    exported, converted, folder = (str(tmp_path / n) for n in ("e.safetensors", "c.npz", "hf"))
+    assert main(["ckpt", "export", str(world / "run"), exported]) == 0
+    assert main(["convert", str(world / "run"), converted, "--to", "vitax"]) == 0
+    assert main(["convert", converted, folder, "--to", "hf"]) == 0
+    assert (tmp_path / "hf" / "tokenizer.json").read_bytes() == (world / "moved.json").read_bytes()
+    made = []
+    for weights in (str(world / "run"), exported, converted):
+        capsys.readouterr()
+        assert main(["generate", "--checkpoint", weights, "--prompt", "to be", "--max-tokens", "4", "--json"]) == 0
+        made.append(json.loads(capsys.readouterr().out)["text"])
+    assert made[0] == made[1] == made[2]
+
+
 def test_it_goes_on_with_its_own_tokenizer_alone(world, tmp_path, capsys):
     words = ["train", "--config", str(world / "recipe.json"), "--workdir", str(world / "run")]
     assert main(words) == 2

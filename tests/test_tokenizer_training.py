@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from vitax import recipe, run
+from vitax import data_kinds, recipe, run, tokenizer_training
 from vitax.__main__ import main
 from vitax.data.tokenizers import BPE, WordPiece
 
@@ -80,6 +80,23 @@ def test_a_recipes_text_is_its_training_split(tmp_path, text, capsys):
     for more in ([str(text)], ["--config", "quickstart:pretrain"]):
         assert main([*words, str(tmp_path / "v.json"), *more]) == 2
         assert re.search("not both|trains on images", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "embedded_text"},
+        {"kind": "embedded_pairs"},
+        {"kind": "bible_chapters"},
+        {"kind": "prompt_completion", "path": "pairs.jsonl"},
+    ],
+    ids=lambda source: source["kind"],
+)
+def test_every_kind_of_text_gives_its_documents(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}')
+    data = data_kinds.build({"source": source | {"split": "[:3]"}, "num_examples": 1, "length": 64})
+    assert all(tokenizer_training.of_recipe(data, "x"))
 
 
 def test_the_recipe_of_shakespeare_states_what_its_own_tokenizer_gives(tmp_path):

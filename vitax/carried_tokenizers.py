@@ -89,7 +89,10 @@ def check_start(recipe: Any, directory: Path, step: int) -> None:
     Raises:
       UserError: says how to mend it.
     """
-    before = (store.read_metadata(directory, step)[0]["data"].get("source") or {}).get("tokenizer")
+    try:
+        before = (store.read_metadata(directory, step)[0]["data"].get("source") or {}).get("tokenizer")
+    except store.Damaged:
+        return  # the warm start itself says so
     if before is None or recipe.data.size is not None:
         return
     lines = difference(before, recipe.data.build_tokenizer().fingerprint(), "data.tokenizer")
@@ -115,7 +118,10 @@ def export(checkpoint: str, out: Path) -> list[dict[str, Any]]:
       UserError: none is carried, or the folder is there.
     """
     directory, step = warm_start.find(checkpoint, "tokenizer export")
-    packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    try:
+        packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    except store.Damaged as problem:
+        raise UserError(f"{directory / str(step)} is damaged: {problem}. Name another: DIR@STEP.") from problem
     if not packed:
         raise UserError(f"tokenizer export {checkpoint}: it carries none: its tokens need no file.")
     if out.exists():

@@ -20,6 +20,7 @@ from vitax.cost.activations import Activations, Traced
 from vitax.cost.chips import Chip
 from vitax.cost.topology import USABLE_HBM_BYTES, Topology
 from vitax.models.hybrid import Hybrid
+from vitax.objectives.losses_chunked import number_of_chunks
 from vitax.parallel.mesh import AXES, MeshSpec
 from vitax.recipe import Recipe
 from vitax.train.program import Program
@@ -87,6 +88,26 @@ def stack_of(
         scanned=scanned,
         flat=getattr(model, "attention_kernel", "xla") == "pallas",
         stem=_stem_bytes(recipe, policy, itemsize),
+        weights_dropped=getattr(model, "attention_dropout", 0) > 0,
+    )
+
+
+def vocabulary_of(recipe: Recipe, program: Program, accumulate: int) -> memory.Vocabulary | None:
+    """The logits of a language model as one device of a program's mesh sees them; None for images."""
+    spec, mesh = program.batch_spec, program.mesh
+    # Of masked tokens there are few, and their logits are made at once.
+    name = next((n for n in ("masked_targets", "targets") if n in spec), None)
+    if name is None:
+        return None
+    logits = (math.ceil(recipe.data.batch_size / accumulate), spec[name].shape[1], recipe.data.vocab_size)
+    sharding = program.rules.resolver(mesh)(("batch", "tokens", "vocab"), logits)
+    rows, length, tokens = sharding.shard_shape(logits)
+    return memory.Vocabulary(
+        targets=rows * length,
+        tokens=tokens,
+        width=recipe.config["model"]["width"],
+        itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
+        chunks=number_of_chunks(rows * length, tokens) if name == "targets" else 1,
     )
 
 
@@ -120,11 +141,12 @@ def check_planned(recipe: Recipe) -> None:
     """Refuses what the arithmetic here does not know yet.
 
     Raises:
-      UserError: a language model: its logits, one row a token, are in no figure here.
+      UserError: a model of two stacks that differ.
     """
-    if recipe.data.size is None:
+    kind = recipe.config["model"]["kind"]
+    if kind == "transformer":
         raise UserError(
-            f'plan: "{recipe.config["model"]["kind"]}" is a language model; plans are of image models so far. '
+            f'plan: "{kind}" has an encoder and a decoder; plans are of single stacks so far. '
             "vitax train prints the compute of a step, and the ledger what a run has cost."
         )
 
@@ -163,16 +185,17 @@ def estimate(
     mesh, state = program.mesh, state_bytes(program)
     params = tree.size(program.abstract_state.params)
     here = state["parameters"] // 4
-    image = math.prod(program.batch_spec["image"].shape[1:])
     examples = math.ceil(recipe.data.batch_size / accumulate / program.rules.batch_ways(mesh))
+    image = program.batch_spec.get("image")
     gathered: Any = "none" if mesh.shape["fsdp"] == 1 else "layer" if stack.scanned else "all"
     temporary = memory.temporary_bytes(
         stack,
         params=params // mesh.shape["tensor"],
         params_here=here,
         accumulate=accumulate,
-        input_bytes=examples * image * stack.itemsize,
+        input_bytes=0 if image is None else examples * math.prod(image.shape[1:]) * stack.itemsize,
         gathered=gathered,
+        vocabulary=vocabulary_of(recipe, program, accumulate),
     )
     used = sum(state.values()) + batch_bytes(program) + temporary
     limit = USABLE_HBM_BYTES[topology.generation]
@@ -188,7 +211,11 @@ def estimate(
 def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced) -> float:
     """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
     forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
-    return forward * (3 + _AGAIN[stack.remat])
+    again = forward * _AGAIN[stack.remat]
+    vocabulary = vocabulary_of(recipe, program, 1)
+    if vocabulary is not None and stack.remat != "full":
+        again += vocabulary.again_flops()
+    return 3 * forward + again
 
 
 def _seconds(

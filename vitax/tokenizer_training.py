@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vitax.construct import construct
 from vitax.core.errors import UserError, pick
 from vitax.data import document_files
 from vitax.data.tokenizers import BPE, Bytes, WordPiece, files, wordpiece
@@ -86,6 +85,21 @@ def lines(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def read(paths: Sequence[str], field: str, config: str | None, overrides: Sequence[str]) -> Text:
+    """Text as the command line names it: ``of_paths``, or ``of_recipe`` of a recipe with its overrides.
+
+    Raises:
+      UserError: both or neither.
+    """
+    if bool(paths) == bool(config):
+        raise UserError("tokenizer train: expected text to learn from: PATHs, or --config NAME[:VARIANT], not both.")
+    if not config:
+        return of_paths(paths, field)
+    from vitax import recipe
+
+    return of_recipe(recipe.load(config, list(overrides)).data, config)
+
+
 def of_paths(paths: Sequence[str], field: str = "text") -> Text:
     """The documents of files and folders of .txt, .gz and .jsonl.
 
@@ -125,7 +139,13 @@ def of_recipe(data: Any, name: str) -> Text:
     """
     if data.size is not None:
         raise UserError(f"tokenizer train: --config {name} trains on images; expected a recipe of text.")
-    source = construct(data.TABLE, data.source, "data.source", length=data.length, tokenizer=Bytes())
+    # Which tokens there will be is not known yet, and does not matter to the documents.
+    source = data.open(data.source, "data.source", Bytes())
+    if not hasattr(source, "documents"):
+        kind = data.source["kind"]
+        raise UserError(
+            f'tokenizer train: --config {name}: its source "{kind}" gives no documents; name files instead.'
+        )
     return Text(f"--config {name}", source.documents)
 
 

@@ -167,5 +167,8 @@ def test_what_is_wrong_with_a_tokenizer_is_said(tmp_path):
 
 
 def test_the_package_is_imported_at_the_first_use():
-    code = "import sys, vitax.data.tokenizers as t; t.BPE('absent'); assert 'tokenizers' not in sys.modules"
+    code = (
+        "import sys, vitax, vitax.__main__, vitax.arguments, vitax.recipe, vitax.data.tokenizers as t\n"
+        "vitax.arguments.parser(); t.BPE('absent'); assert 'tokenizers' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.tokenizer_files import write_bpe
 from vitax.__main__ import main
 
 SMALL = [
@@ -53,7 +54,26 @@ def test_it_is_evaluated_and_reported(run, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["examples"] == 770
     assert found["metrics"]["val/bits_per_byte"] == pytest.approx(8, abs=1)
-    assert (run / "report.html").exists()
+    page = (run / "report.html").read_text()
+    assert ">Samples</h2>" in page
+    assert ">Surprise</h2>" in page
+
+
+def test_it_is_fine_tuned_on_prompts_with_the_tokens_that_it_knows(run, tmp_path, capsys):
+    lines = [json.dumps({"prompt": f"{i} and {i} is ", "completion": str(2 * i)}) for i in range(60)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    spec = f"gpt_finetune:data={tmp_path / 'pairs.jsonl'},checkpoint={run}"
+    rows = ("data.num_examples=7", "evaluators.val.data.num_examples=1", "evaluators.val.data.batch_size=8")
+    words = ["train", "--workdir", str(tmp_path / "tuned"), *(f"--config.{o}" for o in (*SMALL[:-1], *rows))]
+    assert main([*words, "--config", spec]) == 0
+    assert "Warm start from" in capsys.readouterr().err
+    write_bpe(tmp_path)
+    words[2] = str(tmp_path / "other")
+    assert main([*words, "--config", f"{spec},tokenizer={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert "was trained with another tokenizer" in error
+    assert 'data.tokenizer.kind: was "bytes", is "bpe"' in error
+    assert "vitax tokenizer export" in error
 
 
 def test_what_does_not_fit_is_refused(run, capsys, tmp_path):

@@ -45,7 +45,9 @@ def test_it_is_evaluated_and_reported(run, capsys):
     assert 0 <= metrics["test/bleu"] <= 100
     assert 0 <= metrics["test/ended"] <= 1
     assert metrics["val/perplexity"] > 1
-    assert (run / "report.html").exists()
+    page = (run / "report.html").read_text()
+    assert ">Translations</h2>" in page
+    assert ">Where a translation looks</h2>" in page
 
 
 def test_what_does_not_fit_is_refused(run, capsys):

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
-from vitax import plan, plan_search, recipe
+from vitax import recipe
 from vitax.core import metrics
 from vitax.core.errors import UserError
-from vitax.cost.topology import Topology
 from vitax.parallel.mesh import MeshSpec, build_mesh
 
 
@@ -96,14 +95,6 @@ def test_text_and_images_do_not_mix(tmp_path):
     plain["evaluators"]["val"]["data"]["source"] = {"kind": "synthetic"}
     with pytest.raises(UserError, match=r"evaluators.val.data.source.kind.*Valid: embedded_text, json_lines, text"):
         recipe.build(plain)
-
-
-def test_plans_refuse_text(tmp_path):
-    built, topology = recipe.build(config(tmp_path)), Topology.parse("v3:2x2", 1)
-    with pytest.raises(UserError, match='plan: "gpt" is a language model'):
-        plan.plan(built, topology, fast=True)
-    with pytest.raises(UserError, match='plan: "gpt" is a language model'):
-        plan_search.search(built, topology, fast=True)
 
 
 def test_a_resume_on_other_text_is_refused(tmp_path):

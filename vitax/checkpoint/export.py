@@ -97,6 +97,7 @@ def _about(
         "name": metadata.get("name") or "",
         "recipe": json.dumps(metadata["recipe"]),
         "class_names": json.dumps(metadata.get("class_names")),
+        "tokenizers": json.dumps(metadata.get("tokenizers")),
         "versions": json.dumps(metadata["versions"]),
         "digest": digest.combine({short: digests[name] for name, short in names.items()}),
         "state_digest": digest.combine(digests),

@@ -35,6 +35,7 @@ class Stack:
       flat: attention is a kernel over flat arrays (``layers.flat_attention``): heads
         side by side pad to nothing, and scores are never in HBM.
       stem: what a convolutional stem in front leaves, in bytes of one example.
+      weights_dropped: dropout on the attention weights, whose mask is kept beside the scores.
     """
 
     examples: int
@@ -49,16 +50,18 @@ class Stack:
     scanned: bool
     flat: bool = False
     stem: int = 0
+    weights_dropped: bool = False
 
     def _arrays(self) -> dict[str, int]:
         """Bytes of one example's arrays in one block, padded to tiles of 8 x 128."""
         t8, t128 = _up(self.tokens, 8), _up(self.tokens, 128)
         heads = self.num_heads * self.head_dim
         per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
+        scores = (2 if self.weights_dropped else 1) * self.num_heads * t8 * t128 * self.itemsize
         return {
             "stream": t8 * self.width * self.itemsize,
             "head": (t8 * _up(heads, 128) if self.flat else self.num_heads * per_head) * self.itemsize,
-            "scores": 0 if self.flat else self.num_heads * t8 * t128 * self.itemsize,
+            "scores": 0 if self.flat else scores,
             "hidden": t8 * self.mlp_dim * self.itemsize,
         }
 
@@ -89,6 +92,34 @@ class Stack:
         return self.examples * (again + max(_IN_FLIGHT * a["scores"], _IN_FLIGHT * a["hidden"]) + 2 * a["stream"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The logits of a language model and their gradient as one device sees them.
+
+    Attributes:
+      targets: of one microbatch on this device.
+      tokens: V, this device's share where it is sharded.
+      width: D.
+      itemsize: bytes of an activation.
+      chunks: into which the targets are cut (``objectives.losses_chunked``).
+    """
+
+    targets: int
+    tokens: int
+    width: int
+    itemsize: int
+    chunks: int
+
+    def in_flight_bytes(self) -> int:
+        """Float32 logits of a chunk and their gradient in the compute dtype; the table and its float32 gradient."""
+        logits = -(-self.targets // self.chunks) * _up(self.tokens, 128) * (4 + self.itemsize)
+        return logits + self.tokens * self.width * (4 + self.itemsize)
+
+    def again_flops(self) -> int:
+        """What the backward pass makes again, in FLOPs: the logits, where they are cut."""
+        return 2 * self.targets * self.tokens * self.width if self.chunks > 1 else 0
+
+
 def temporary_bytes(
     stack: Stack | Traced,
     *,
@@ -97,6 +128,7 @@ def temporary_bytes(
     accumulate: int,
     input_bytes: int,
     gathered: Literal["none", "layer", "all"],
+    vocabulary: Vocabulary | None = None,
 ) -> int:
     """Temporaries of a step on one device: activations, gradients, gathered weights.
 
@@ -108,22 +140,28 @@ def temporary_bytes(
       input_bytes: of a microbatch of inputs in the compute dtype.
       gathered: weights gathered from other devices (FSDP): none, a layer at a time
         (scanned), or all kept from the forward to the backward pass (unrolled).
+      vocabulary: of a language model.
 
     Returns:
       Bytes.
     """
     size = stack.itemsize
     kept, gradients = stack.kept_bytes(), params_here * size
+    held = 0
+    if gathered == "all":
+        held += params * size
+    elif gathered == "layer":
+        held += 2 * params // stack.depth * size
+    if accumulate > 1:
+        held += 4 * params_here
     # A loop writes all gradients into one stack and reads weights from another; unrolled,
     # activations go as gradients come.
-    total = kept + gradients + params_here * size if stack.scanned else max(kept, gradients)
-    if gathered == "all":
-        total += params * size
-    elif gathered == "layer":
-        total += 2 * params // stack.depth * size
-    if accumulate > 1:
-        total += 4 * params_here
-    return total + stack.in_flight_bytes() + 2 * input_bytes
+    weights = params_here * size if stack.scanned else 0
+    total = kept + gradients + weights if stack.scanned else max(kept, gradients)
+    blocks = total + stack.in_flight_bytes() + 2 * input_bytes
+    # The logits come when all activations are there and no gradient is yet.
+    head = 0 if vocabulary is None else kept + weights + vocabulary.in_flight_bytes()
+    return held + max(blocks, head)
 
 
 def _up(n: int, tile: int) -> int:

@@ -86,7 +86,9 @@ def engine_of(files: Mapping[str, bytes], path: str, kind: str) -> Any:
     plain = json_of(files[TOKENIZER_JSON], path, TOKENIZER_JSON)
     found = plain.get("model", {}).get("type") if isinstance(plain, dict) else None
     if found != kind:
-        raise UserError(f"data.tokenizer.path: {path}: holds a tokenizer of type {found!r}, expected {kind!r}.")
+        ours = {"BPE": "bpe", "WordPiece": "wordpiece"}.get(str(found))
+        mend = f"Set data.tokenizer.kind={ours}." if ours else "Kinds that are read: bpe, wordpiece."
+        raise UserError(f"data.tokenizer.path: {path}: holds a tokenizer of type {found!r}, expected {kind!r}. {mend}")
     plain |= {"padding": None, "truncation": None, "post_processor": None}
     # A mark that is special can be told not to be looked for; one that is not, cannot.
     plain["added_tokens"] = [{**token, "special": True} for token in plain.get("added_tokens") or ()]

@@ -1,0 +1,112 @@
+"""Plans of language models: logits and vocabulary are counted, and nothing is ever allocated."""
+
+import importlib.util
+
+import pytest
+
+from tests.conftest import tiny_config
+from vitax import estimate, plan, plan_search, plan_text, recipe
+from vitax.core.errors import UserError
+from vitax.cost.topology import Topology
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan` (libtpu)"
+)
+
+
+def sharded(made, topology):
+    sizes = estimate.spec_of(made, topology).sizes(topology.num_devices)
+    return made.program(estimate.abstract_mesh(sizes), "tpu")
+
+
+def test_the_logits_of_a_device_are_its_share_of_batch_and_vocabulary():
+    topology = Topology.parse("v4:2x2x2")
+    # 50,257 does not divide and stays whole; 50,304 does.
+    for stated, here in ((50_257, 50_257), (50_304, 12_576)):
+        mesh = ["--config.mesh.data=2", "--config.mesh.tensor=4", f"--config.data.vocab_size={stated}"]
+        made = recipe.load("gpt2:small", [*mesh, "--config.data.batch_size=16"])
+        found = estimate.vocabulary_of(made, sharded(made, topology), 1)
+        assert (found.targets, found.tokens, found.width, found.itemsize) == (8 * 1024, here, 768, 2)
+        assert found.chunks == {50_257: 8, 12_576: 2}[here]
+    half = estimate.vocabulary_of(made, sharded(made, topology), 2)
+    assert half.targets == found.targets // 2
+    images = recipe.load("vit_jft:B/16")
+    assert estimate.vocabulary_of(images, sharded(images, Topology.parse("v3:2x2")), 1) is None
+
+
+def test_a_larger_vocabulary_needs_more_memory_and_more_flops():
+    found = {}
+    for vocab in (257, 50_257):
+        overrides = [f"--config.data.vocab_size={vocab}", "--config.data.batch_size=64"]
+        overrides += ["--config.model.attention_dropout=0", "--config.remat=full"]
+        found[vocab] = plan.plan(recipe.load("gpt2:small", overrides), Topology.parse("v3:2x2"), fast=True)
+    small, large = found[257], found[50_257]
+    more = 50_000 * 768
+    assert large["hbm_split_bytes"]["parameters"] - small["hbm_split_bytes"]["parameters"] == 4 * more
+    assert large["hbm_split_bytes"]["temporaries"] > small["hbm_split_bytes"]["temporaries"]
+    assert large["model_flops_per_step"] - small["model_flops_per_step"] == 6 * more * 64 * 1024
+
+
+def test_logits_in_chunks_are_made_once_more():
+    for batch, again in ((64, 2 * 50_257 * 768 * 64 * 1024), (8, 0)):
+        made = recipe.load("gpt2:small", [f"--config.data.batch_size={batch}"])
+        found = plan.plan(made, Topology.parse("v3:2x2"), fast=True)
+        assert 8 * found["flops_per_core"] - found["model_flops_per_step"] == again
+
+
+def test_gpt3_175b_fits_on_a_slice_that_exists():
+    found = plan.plan(recipe.load("gpt3:175B"), Topology.parse("v4:8x16x16"), fast=True)
+    assert found["fits"]
+    assert found["mesh"] == {"fsdp": 256, "tensor": 8}
+    # 174.6e9 parameters x 6 x 300e9 tokens, attention and logits on top.
+    assert found["model_flops_per_step"] * found["steps"] == pytest.approx(3.14e23, rel=0.03)
+    assert found["tpu_v3_core_days"] == pytest.approx(1.5e5, rel=0.03)
+    assert plan_text.lines(found)
+
+
+def test_search_finds_a_setting_that_fits():
+    shallow = ["--config.model.depth=4", "--config.data.batch_size=2048"]
+    found = plan_search.search(recipe.load("gpt2:XL", shallow), Topology.parse("v3:4x4"), fast=True)
+    assert recipe.load("gpt2:XL", [*shallow, *found["best"]]).mesh_spec.sizes(32)
+    # 64 windows of 1024 a core without remat do not fit.
+    assert found["pruned"] > 0
+
+
+def test_bert_is_planned_with_the_logits_of_its_masked_tokens():
+    made = recipe.build(
+        tiny_config(
+            model={"kind": "bert", "width": 1024, "depth": 24, "mlp_dim": 4096, "num_heads": 16},
+            objective={"kind": "masked_language_model"},
+            data={
+                "source": {"kind": "documents", "path": "nowhere"},
+                "tokenizer": {"kind": "wordpiece", "path": "nowhere"},
+                "vocab_size": 30_522,
+                "num_examples": 1000,
+                "length": 512,
+                "max_predictions": 76,
+                "batch_size": 256,
+            },
+            evaluators=None,
+        )
+    )
+    topology = Topology.parse("v3:4x4")
+    logits = estimate.vocabulary_of(made, sharded(made, topology), 1)
+    assert (logits.targets, logits.tokens, logits.chunks) == (8 * 76, 30_522, 1)
+    found = plan.plan(made, topology, fast=True)
+    # 24 blocks over 512 tokens, logits over 76 of them.
+    blocks = 24 * 512 * (24 * 1024**2 + 4 * 512 * 1024)
+    assert found["model_flops_per_step"] == pytest.approx(3 * 256 * (blocks + 2 * 76 * 30_522 * 1024), rel=0.01)
+
+
+def test_two_stacks_are_refused():
+    made = recipe.build(
+        tiny_config(
+            model={"kind": "transformer", "width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2},
+            objective={"kind": "translation"},
+            data={"source": {"kind": "embedded_pairs"}, "num_examples": 10, "length": 16},
+            evaluators=None,
+        )
+    )
+    for ask in (plan.plan, plan_search.search):
+        with pytest.raises(UserError, match='plan: "transformer" has an encoder and a decoder'):
+            ask(made, Topology.parse("v3:2x2"), fast=True)
