@@ -8,7 +8,8 @@ Data: by default what ships with vitax, the New Testament of the World English B
   out of both. A pair is a verse of the King James Version with the same of the World English
   Bible, or with that one of the 16 verses around which shares most words with it.
 Tokens: WordPiece, 3,000 of them, learned on the training part of the New Testament.
-Expected: {expected}
+Expected: not yet measured at full length. The share of common words alone tells 97.6% of the embedded
+  held-out pairs apart (one threshold), a rule that a small model from scratch is slow to find.
 Cost: well under 0.001 TPUv3-core-days.
 Command:
   vitax train --config bert_bible:pretrain --workdir runs/bert
@@ -26,12 +27,12 @@ from vitax.config_files import parse_variant
 from vitax.core.errors import pick
 
 VARIANTS = ("pretrain", "finetune", "scratch")
-LENGTH = 128
-# Of the part to train on and the part that is held out: chunks of chapters, pairs of verses.
-CHUNKS = {"embedded": (1_578, 181), "whole": (7_179, 778)}
-PAIRS = {"embedded": (3_363, 416), "whole": (28_074, 3_028)}
-# Labelled pairs to fine-tune on, and how often.
-LABELLED, EPOCHS = 2_000, 8
+LENGTH = 64
+# Chunks of chapters to train on and held out; pairs of verses held out.
+CHUNKS = {"embedded": (2_787, 317), "whole": (12_421, 1_350)}
+TESTED = {"embedded": 416, "whole": 3_028}
+# Labelled pairs to fine-tune on.
+LABELLED = {"embedded": 3_000, "whole": 8_000}
 
 
 def get_config(variant: str = "pretrain") -> ConfigDict:
@@ -51,15 +52,18 @@ def get_config(variant: str = "pretrain") -> ConfigDict:
             },
             "model": {
                 "kind": "bert",
-                "width": 128,
-                "depth": 4,
-                "mlp_dim": 512,
-                "num_heads": 4,
+                "width": 96,
+                "depth": 2,
+                "mlp_dim": 384,
+                "num_heads": 3,
                 "context": LENGTH,
                 "head": "pretraining" if role == "pretrain" else "classification",
-                "dropout": 0.1,
             },
-            **(_pretraining(web, CHUNKS[size]) if role == "pretrain" else _pairs(kjv, web, PAIRS[size])),
+            **(
+                _pretraining(web, CHUNKS[size])
+                if role == "pretrain"
+                else _pairs(kjv, web, LABELLED[size], TESTED[size])
+            ),
             "init_from": {"checkpoint": "runs/bert_bible/pretrain", "reset": ("^head/",)}
             if role == "finetune"
             else None,
@@ -81,31 +85,31 @@ def _pretraining(web: str, chunks: tuple[int, int]) -> dict[str, Any]:
             "source": source | {"part": "train"},
             "num_examples": chunks[0],
             **_tokens(),
-            "max_predictions": 20,
+            "max_predictions": 10,
             "batch_size": 32,
         },
         "evaluators": {
             "val": {
                 "kind": "masked_language",
                 "every": {"fraction": 0.25},
-                "data": {"source": source | {"part": "test"}, "num_examples": chunks[1], "batch_size": 64},
+                "data": {"source": source | {"part": "test"}, "num_examples": chunks[1], "batch_size": 128},
             }
         },
-        "optimizer": {"kind": "adamw", "lr": 1e-3, "weight_decay": 0.01, "clip_norm": 1.0},
+        "optimizer": {"kind": "adamw", "lr": 2e-3, "weight_decay": 0.01, "clip_norm": 1.0},
         "schedule": {"kind": "linear", "warmup": {"fraction": 0.1}},
-        "duration": {"steps": 1_500},
+        "duration": {"steps": 10_000},
         "checkpoint": {"every": {"fraction": 0.25}},
-        "log": {"every": {"steps": 50}},
+        "log": {"every": {"steps": 100}},
     }
 
 
-def _pairs(kjv: str, web: str, pairs: tuple[int, int]) -> dict[str, Any]:
+def _pairs(kjv: str, web: str, labelled: int, tested: int) -> dict[str, Any]:
     source = {"kind": "verse_pairs", "first": kjv, "second": web}
     return {
         "objective": {"kind": "text_classification"},
         "data": {
-            "source": source | {"part": "train", "limit": LABELLED},
-            "num_examples": LABELLED,
+            "source": source | {"part": "train", "limit": labelled},
+            "num_examples": labelled,
             **_tokens(),
             "num_classes": 2,
             "batch_size": 32,
@@ -114,12 +118,12 @@ def _pairs(kjv: str, web: str, pairs: tuple[int, int]) -> dict[str, Any]:
             "val": {
                 "kind": "text_classification",
                 "every": {"fraction": 0.25},
-                "data": {"source": source | {"part": "test"}, "num_examples": pairs[1], "batch_size": 64},
+                "data": {"source": source | {"part": "test"}, "num_examples": tested, "batch_size": 128},
             }
         },
-        "optimizer": {"kind": "adamw", "lr": 3e-4, "weight_decay": 0.01, "clip_norm": 1.0},
+        "optimizer": {"kind": "adamw", "lr": 5e-4, "weight_decay": 0.01, "clip_norm": 1.0},
         "schedule": {"kind": "linear", "warmup": {"fraction": 0.1}},
-        "duration": {"epochs": EPOCHS},
-        "checkpoint": {"every": {"fraction": 0.5}},
+        "duration": {"epochs": 3},
+        "checkpoint": {"every": {"fraction": 1.0}},
         "log": {"every": {"steps": 25}},
     }

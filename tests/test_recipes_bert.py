@@ -1,8 +1,12 @@
 """The recipes of BERT carry the numbers of the paper, written down here once more."""
 
+import json
+
 import pytest
 
+from tests import documents
 from vitax import config_files, recipe
+from vitax.__main__ import main
 from vitax.core.errors import UserError
 
 # Width, depth, heads.
@@ -56,11 +60,11 @@ GLUE = {
 @pytest.mark.parametrize("task", GLUE)
 def test_fine_tuning_on_glue(task):
     for model, expected in zip(("base", "large"), GLUE[task][1:]):
-        built = recipe.load(f"bert_glue:{task},model={model}")
-        assert list(built.config["paper"]["expected"].values()) == [expected]
-        assert (built.data.num_classes, built.data.length, built.data.batch_size) == (GLUE[task][0], 128, 32)
-        assert built.config["duration"] == {"epochs": 3}
-        assert built.model().head == "classification"
+        c = config_files.load(f"bert_glue:{task},model={model}")
+        assert list(c.paper.expected.values()) == [expected]
+        assert (c.data.num_classes, c.data.length, c.data.batch_size) == (GLUE[task][0], 128, 32)
+        assert c.duration.to_dict() == {"epochs": 3}
+        assert (c.model.width, c.model.depth, c.model.num_heads) == SIZES[model]
     other = config_files.load(f"bert_glue:{task},epochs=4,lr=5e-5")
     assert (dict(other.paper.expected), other.optimizer.lr) == ({}, 5e-5)
 
@@ -97,3 +101,23 @@ def test_the_embedded_verses_are_as_many_as_stated(role):
     built = recipe.load(f"bert_bible:{role}")
     for source in built.sources.values():
         assert len(source)
+
+
+TINY = [
+    *(f"--config.model.{k}" for k in ("width=16", "depth=1", "mlp_dim=32", "num_heads=2")),
+    *("--config.data.batch_size=8", "--config.evaluators=None", "--config.duration.steps=1"),
+]
+
+
+@pytest.mark.slow
+def test_fine_tuning_starts_from_a_pre_training(tmp_path, monkeypatch):
+    documents.on_one_device(monkeypatch)
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert main(["train", "--config", "bert_bible:pretrain", "--workdir", str(before), *TINY]) == 0
+    arguments = ["--config", "bert_bible:finetune", "--workdir", str(after), *TINY]
+    assert main(["train", *arguments, f"--config.init_from.checkpoint={before}"]) == 0
+    told = json.loads((after / "warm_start.json").read_text())
+    assert {line.split()[0] for line in told["reset"]} == {"head/bias", "head/kernel"}
+    ignored = {line.split()[0].partition("/")[0] for line in told["ignored"]}
+    assert ignored == {"mlm", "next_sentence"}
+    assert any("pooler/kernel" in line for line in told["placed"])
