@@ -320,3 +320,27 @@ def test_a_run_starts_from_a_published_gpt_of_a_longer_context(small_gpt2, tmp_p
     state = run.initial_state(built, built.program(), tmp_path)
     np.testing.assert_array_equal(state.params["pos_embedding"], params["pos_embedding"][:16])
     np.testing.assert_array_equal(state.params["embedding"], params["embedding"])
+
+
+def test_a_classifier_starts_from_a_published_bert(tmp_path):
+    source = write(tmp_path / "bert", "bert_hf_pretraining")
+    (tmp_path / "table.csv").write_text("text,label\na,no\nb,yes\n")
+    data = {"source": {"kind": "text_table", "path": str(tmp_path / "table.csv")}, "num_examples": 2, "length": 6}
+    plain = tiny_config(
+        model={"kind": "bert", "width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2},
+        objective={"kind": "text_classification"},
+        data=data | {"vocab_size": 19, "batch_size": 8, "tokenizer": {"kind": "wordpiece", "path": "none"}},
+        evaluators={},
+        init_from={"checkpoint": source},
+    )
+    built = recipe.build(plain)
+    state = run.initial_state(built, built.program(), tmp_path)
+    held = published.load(source).params
+    for name, value in tree.named_leaves(state.params):
+        if name == "embedding/position":
+            np.testing.assert_array_equal(value, held[name][:6])
+        elif not name.startswith("head/"):
+            np.testing.assert_array_equal(value, held[name], err_msg=name)
+    placed = json.loads((tmp_path / "warm_start.json").read_text())
+    assert [line.partition(" ")[0] for line in placed["reset"]] == ["head/bias", "head/kernel"]
+    assert {name.partition("/")[0] for name in placed["ignored"]} == {"mlm", "next_sentence"}

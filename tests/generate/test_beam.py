@@ -12,6 +12,7 @@ from tests.generate.test_decoding import END, GREEDY, PROMPTS, gpt  # noqa: F401
 from vitax.core.types import ModelOutput
 from vitax.generate.beam import BeamSearch, penalty
 from vitax.generate.decoding import Decoder, Model
+from vitax.layers.vocabulary import only
 
 VOCAB, STOP = 4, 3
 
@@ -20,8 +21,8 @@ def chain(seed):
     """A model whose next token depends on the last one and the position: small enough to enumerate."""
     table = 2.0 * np.random.default_rng(seed).standard_normal((16, VOCAB, VOCAB)).astype(np.float32)
 
-    def decode(variables, tokens, positions, cache):
-        return ModelOutput(logits=jnp.asarray(table)[positions, tokens], cache=cache)
+    def decode(variables, tokens, positions, cache, last=None):
+        return ModelOutput(logits=only(jnp.asarray(table)[positions, tokens], last), cache=cache)
 
     return Model(decode, lambda batch, slots: jnp.zeros((batch, 1)), 16, STOP), table
 
@@ -70,8 +71,8 @@ def test_a_text_that_never_ends_is_cut_at_the_limit():
     table = np.zeros((VOCAB,), np.float32)
     table[STOP] = -np.inf
 
-    def decode(variables, tokens, positions, cache):
-        return ModelOutput(logits=jnp.broadcast_to(table, (*tokens.shape, VOCAB)), cache=cache)
+    def decode(variables, tokens, positions, cache, last=None):
+        return ModelOutput(logits=only(jnp.broadcast_to(table, (*tokens.shape, VOCAB)), last), cache=cache)
 
     model = Model(decode, lambda batch, slots: jnp.zeros((batch, 1)), 16, STOP)
     [best, none] = BeamSearch(model, 3)({}, [[STOP], [STOP]], [4, 0])

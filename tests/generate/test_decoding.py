@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from vitax.core.errors import UserError
+from vitax.generate import sampling as sampling_module
 from vitax.generate.decoding import WATCH_EVERY, Decoder, Model, bucket
 from vitax.generate.sampling import Sampling, sample
 from vitax.models.gpt import GPT
@@ -22,7 +23,7 @@ def gpt():
     params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32)))["params"]
     noise = np.random.default_rng(5)
     variables = {"params": jax.tree.map(lambda p: p + 0.3 * noise.standard_normal(p.shape, np.float32), params)}
-    decode = lambda *a: model.apply(*a, method="decode")  # noqa: E731
+    decode = lambda *a, **k: model.apply(*a, method="decode", **k)  # noqa: E731
     forward = jax.jit(lambda tokens: model.apply(variables, tokens).logits)
     return Decoder(Model(decode, model.empty_cache, model.context, END)), variables, forward
 
@@ -114,3 +115,22 @@ def test_sampling_follows_its_definition():
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}: expected"):
         Sampling(**wrong).checked()
+
+
+def test_how_many_are_ranked_at_first_changes_no_draw(monkeypatch):
+    logits = 2.0 * jax.random.normal(jax.random.key(1), (64, 40))
+    keys = jax.random.split(jax.random.key(2), 64)
+    # Within three candidates; beyond them by mass; beyond them by number.
+    for sampling in (Sampling(top_k=3), Sampling(top_p=0.9), Sampling(top_k=9, top_p=0.99)):
+        want = sample(logits, keys, sampling)
+        monkeypatch.setattr(sampling_module, "CANDIDATES", 3)
+        np.testing.assert_array_equal(sample(logits, keys, sampling), want)
+        monkeypatch.undo()
+
+
+def test_a_prompt_makes_the_logits_of_its_last_token_alone(gpt):
+    decoder, variables, _ = gpt
+    tokens, lengths = np.full((3, 16), END), np.array([2, 5, 1])
+    made = jax.make_jaxpr(lambda v: decoder._start(v, tokens, lengths, lengths, jax.random.key(0), 16))(variables)
+    assert "f32[3,1,13]" in str(made)
+    assert "f32[3,16,13]" not in str(made)

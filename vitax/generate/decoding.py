@@ -28,7 +28,8 @@ class Model(NamedTuple):
     Attributes:
       decode: (variables, tokens [B, T], positions [B, T], cache) -> ``ModelOutput`` with
         logits [B, T, V] and cache, whose arrays have axis 0 = sequence. Of an
-        encoder-decoder the first call takes the source besides.
+        encoder-decoder the first call takes the source besides. With ``last`` int32 [B]
+        logits [B, 1, V] of that token alone.
       empty_cache: (batch size, slots) -> cache; of an encoder-decoder with the source's length.
       context: the longest sequence.
       end: the token that ends a document.
@@ -74,9 +75,9 @@ def prefill(
     positions = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), (batch, width))
     beside = () if source is None else (source,)
     cache = model.empty_cache(batch, slots, *(pair[0].shape[1] for pair in beside))
-    output = model.decode(variables, tokens, positions, cache, *beside)
+    output = model.decode(variables, tokens, positions, cache, *beside, last=lengths - 1)
     assert output.logits is not None
-    return output.logits[jnp.arange(batch), lengths - 1], output.cache
+    return output.logits[:, 0], output.cache
 
 
 @flax.struct.dataclass

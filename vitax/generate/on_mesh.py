@@ -17,8 +17,8 @@ def model_of(program: Any, end: int) -> Model:
     """
     module = program.objective.model
 
-    def decode(variables: Any, *arguments: Any) -> ModelOutput:
+    def decode(variables: Any, *arguments: Any, **options: Any) -> ModelOutput:
         with axes.resolving(program.rules.resolver(program.mesh)):
-            return module.apply(variables, *arguments, method="decode")
+            return module.apply(variables, *arguments, method="decode", **options)
 
     return Model(decode, functools.partial(module.empty_cache), module.context, end)

@@ -66,6 +66,12 @@ def attend(
     return mixed, _weights(scores, _log_total(scores, mask), mask)
 
 
+def attend_cached(query: Array, cache: KVCache, mask: Array | None) -> Array:
+    """``attend`` of a query [B, T, N, K] to a cache, which has its heads first already."""
+    query = jnp.swapaxes(query * query.shape[-1] ** -0.5, 1, 2)
+    return jnp.swapaxes(_mix(query, cache.key, cache.value, mask, None), 1, 2)
+
+
 def _scores(query: Array, key: Array, mask: Array | None) -> Array:
     scores = lax.dot_general(query, key, (((3,), (3,)), BATCH))
     # Finite, so that the maximum of an empty row does not turn into NaN.
@@ -209,8 +215,8 @@ class Attention(nn.Module):
             if memory is not None:
                 assert slots is not None
                 cache = cache.write(k, v, slots)
-            k, v = cache.key, cache.value
-        if flat and not return_weights:
+            y, weights = attend_cached(q, cache, mask), None
+        elif flat and not return_weights:
             q, k, v = (a.reshape(*a.shape[:2], width) for a in (q, k, v))
             y, weights = flat_attention_on_mesh(q, k, v, self.num_heads).reshape(*q.shape[:2], *shape), None
         else:

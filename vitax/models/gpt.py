@@ -20,7 +20,7 @@ from vitax.layers.inits import gpt_inits
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
-from vitax.layers.vocabulary import vocabulary_logits
+from vitax.layers.vocabulary import only, vocabulary_logits
 
 Array = jax.Array
 
@@ -167,7 +167,9 @@ class GPT(nn.Module):
         head_dim = self.width // self.num_heads
         return tuple(KVCache.zeros(batch_size, slots, self.num_heads, head_dim, self.dtype) for _ in range(self.depth))
 
-    def decode(self, tokens: Array, positions: Array, cache: Sequence[KVCache]) -> ModelOutput:
+    def decode(
+        self, tokens: Array, positions: Array, cache: Sequence[KVCache], *, last: Array | None = None
+    ) -> ModelOutput:
         """The next tokens of sequences whose earlier tokens are in the cache.
 
         Args:
@@ -175,15 +177,17 @@ class GPT(nn.Module):
           positions: int32 [B, T], where each stands in its sequence; below ``context``.
             Padding behind a prompt may be written: later tokens overwrite it.
           cache: of ``empty_cache`` or of the last call.
+          last: int32 [B], of the T tokens the one whose logits are wanted; None: of all.
 
         Returns:
-          logits float32 [B, T, V], features [B, T, D], and the new cache.
+          logits float32 [B, T, V], or [B, 1, V] with ``last``, features [B, T, D] or [B, 1, D],
+          and the new cache.
         """
-        slots = jnp.arange(cache[0].key.shape[1], dtype=jnp.int32)[None]
+        slots = jnp.arange(cache[0].num_slots, dtype=jnp.int32)[None]
         mask = Mask.causal().dense(positions, slots)
         assert mask is not None
         x, cache = self.encoder.decode(self._embed(tokens, positions), cache, mask=mask, slots=positions)
-        x = self._normalised(x)
+        x = self._normalised(only(x, last))
         return ModelOutput(logits=vocabulary_logits(x, self.embedding), features=x, cache=cache)
 
     def _check(self, shape: tuple[int, ...]) -> None:

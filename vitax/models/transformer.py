@@ -21,7 +21,7 @@ from vitax.layers.inits import TRANSFORMER_INITS
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
-from vitax.layers.vocabulary import vocabulary_logits
+from vitax.layers.vocabulary import only, vocabulary_logits
 
 Array = jax.Array
 
@@ -213,7 +213,13 @@ class Transformer(nn.Module):
         return TransformerCache(blocks, jnp.zeros((batch_size, source_length), bool))
 
     def decode(
-        self, tokens: Array, positions: Array, cache: TransformerCache, source: tuple[Array, Array] | None = None
+        self,
+        tokens: Array,
+        positions: Array,
+        cache: TransformerCache,
+        source: tuple[Array, Array] | None = None,
+        *,
+        last: Array | None = None,
     ) -> ModelOutput:
         """The next tokens of targets whose earlier tokens are in the cache.
 
@@ -223,16 +229,18 @@ class Transformer(nn.Module):
           cache: of ``empty_cache`` or of the last call.
           source: int32 [B, S] and bool [B, S], which are no padding: with the first call,
             which encodes it into the cache.
+          last: int32 [B], of the T tokens the one whose logits are wanted; None: of all.
 
         Returns:
-          logits float32 [B, T, V], features [B, T, D], and the new cache.
+          logits float32 [B, T, V], or [B, 1, V] with ``last``, features [B, T, D] or [B, 1, D],
+          and the new cache.
         """
         memory, valid = None, cache.source_valid
         if source is not None:
             self._check("source", source[0])
             valid = source[1]
             memory, _ = self._encode(source[0], valid.astype(jnp.int32), None)
-        slots = jnp.arange(cache.blocks[0][0].key.shape[1], dtype=jnp.int32)[None]
+        slots = jnp.arange(cache.blocks[0][0].num_slots, dtype=jnp.int32)[None]
         mask = Mask.causal().dense(positions, slots)
         assert mask is not None
         x, blocks = self.decoder.decode(
@@ -243,7 +251,7 @@ class Transformer(nn.Module):
             memory=memory,
             memory_mask=valid[:, None, None, :],
         )
-        x = self._normalised(self.decoder, x)
+        x = self._normalised(self.decoder, only(x, last))
         logits = vocabulary_logits(x, self.embedding)
         return ModelOutput(logits=logits, features=x, cache=TransformerCache(blocks, valid))
 
