@@ -2,11 +2,13 @@
 
     python scripts/make_real_golden.py vit_s_focus MODEL.onnx
     python scripts/make_real_golden.py efficientnet_lite0 MODEL.pth
+    python scripts/make_real_golden.py minilm_l6 FOLDER
 
 The files are those of scripts/real_weights.py, before they are converted. The first
 wants onnx and onnxruntime, the second torch and efficientnet-lite-pytorch==0.1.0 (the
-program that these weights were published for, in float64); neither wants vitax. The
-images are made from the embedded ones by ``images``; tests make them likewise.
+program that these weights were published for, in float64), the third torch and
+transformers (in float64); none wants vitax. The images are made from the embedded ones by
+``images``; tests make them likewise. The texts are ``SENTENCES``.
 """
 
 import argparse
@@ -53,9 +55,35 @@ def efficientnet_lite0(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:
     return {"logits": logits.float().numpy()}
 
 
+SENTENCES = (
+    "A man is playing a guitar on the stage.",
+    "Someone plays music in front of people.",
+    "The cat sleeps.",
+    "Überraschung! Naïve café owners préfèrent l'été (42%).",
+    "hello",
+    "The train from Vienna to Prague was late, so we missed the boat; nobody seemed to mind much. " * 12,
+)
+
+
+def minilm_l6(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean of the last hidden states over real tokens, at unit length; and the pooled vectors."""
+    import torch
+    from transformers import AutoTokenizer, BertModel
+
+    inputs = AutoTokenizer.from_pretrained(path)(list(SENTENCES), padding=True, return_tensors="pt")
+    model = BertModel.from_pretrained(path).double().eval()
+    with torch.no_grad():
+        output = model(**inputs)
+    mask = inputs["attention_mask"][:, :, None]
+    mean = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+    features = torch.nn.functional.normalize(mean)
+    return {"features": features.float().numpy(), "pooled": output.pooler_output.float().numpy()}
+
+
 MAKERS: dict[str, Callable[[Path, np.ndarray], dict[str, np.ndarray]]] = {
     "vit_s_focus": vit_s_focus,
     "efficientnet_lite0": efficientnet_lite0,
+    "minilm_l6": minilm_l6,
 }
 
 

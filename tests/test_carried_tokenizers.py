@@ -21,7 +21,9 @@ def world(tmp_path_factory):
     (root / "text.txt").write_text(TEXT)
     (root / "other.txt").write_text(TEXT[::-1])
     for name in ("text", "other"):
-        tokenizer_training.train([str(root / f"{name}.txt")], "bpe", 300, root / f"{name}.json")
+        tokenizer_training.train(
+            tokenizer_training.of_paths([str(root / f"{name}.txt")]), "bpe", 300, root / f"{name}.json"
+        )
     source = {"kind": "text", "path": str(root / "text.txt")}
     windows = len(Text(source["path"], BPE(str(root / "text.json")), 16))
     data = {"source": source, "num_examples": windows, "length": 16, "batch_size": 8, "vocab_size": 300}
@@ -50,6 +52,20 @@ def test_it_generates_evaluates_and_reports_without_the_file(world, tmp_path, ca
     assert main(["eval", "--checkpoint", str(world / "run"), "--json"]) == 0
     assert "val/bits_per_byte" in json.loads(capsys.readouterr().out)["metrics"]
     assert main(["report", "--workdir", str(world / "run")]) == 0
+
+
+def test_weights_in_one_file_carry_it_too(world, tmp_path, capsys):
+    exported, converted, folder = (str(tmp_path / n) for n in ("e.safetensors", "c.npz", "hf"))
+    assert main(["ckpt", "export", str(world / "run"), exported]) == 0
+    assert main(["convert", str(world / "run"), converted, "--to", "vitax"]) == 0
+    assert main(["convert", converted, folder, "--to", "hf"]) == 0
+    assert (tmp_path / "hf" / "tokenizer.json").read_bytes() == (world / "moved.json").read_bytes()
+    made = []
+    for weights in (str(world / "run"), exported, converted):
+        capsys.readouterr()
+        assert main(["generate", "--checkpoint", weights, "--prompt", "to be", "--max-tokens", "4", "--json"]) == 0
+        made.append(json.loads(capsys.readouterr().out)["text"])
+    assert made[0] == made[1] == made[2]
 
 
 def test_it_goes_on_with_its_own_tokenizer_alone(world, tmp_path, capsys):

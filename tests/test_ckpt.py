@@ -154,4 +154,4 @@ def test_explain_prints_text_and_json(capsys):
 def test_every_verb_has_its_arguments():
     below = {f"{verb} {name}" for verb, names in BELOW.items() for name in names}
     assert set(ARGUMENTS) == below | (VERBS.keys() - BELOW.keys() - {"launch"})
-    assert options_of("ckpt export") == ("--json", "--ema", "--params")
+    assert options_of("ckpt export") == ("--json", "--ema", "--params", "--last")

@@ -59,6 +59,16 @@ HOW = (
     (r"vitax train --config mine.json .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
     (r"vitax train --config (configs/)?vit_.*", TFDS),
     (r"vitax train --config gpt_shakespeare:data=.*", Parsed("wants the collected works")),
+    (r"vitax train --config bert_squad:.*", Parsed("wants SQuAD's files and published weights")),
+    (r"vitax train --config bert_bible:.*", Parsed("tests/test_recipes.py trains it; tests/objectives/ too")),
+    (r"vitax tokenizer train --config .*", Parsed("tests/test_tokenizer_training.py")),
+    (r"vitax tokenizer train my_text .*", Run()),
+    (r"vitax tokenizer export .*", Parsed("tests/test_carried_tokenizers.py")),
+    (
+        r"vitax .*(transformer_bible|runs/bible|--config transformer_wmt14).*",
+        Parsed("tests/generate/test_translation.py"),
+    ),
+    (r"vitax .*(DATA|runs/captions|mean.safetensors).*", Parsed("wants a folder of translations")),
     (
         r"vitax (train --config gpt|(eval|generate) --checkpoint runs/gpt).*",
         Parsed("tests/generate/test_generation.py"),
@@ -73,6 +83,11 @@ HOW = (
     (r"vitax fetch .*", Parsed("wants a network; tests/test_fetch.py serves files")),
     (r"vitax finetune .* --dry-run.*", Run()),
     (r"vitax finetune .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
+    (r"vitax predict .*--(text|question) .*", Parsed("tests/test_predict_text.py has such checkpoints")),
+    (
+        r"vitax (generate --checkpoint gpt2/|convert runs/gpt) .*",
+        Parsed("tests/checkpoint/test_text_files.py has such files"),
+    ),
     (r"vitax predict .*", Run()),
     (r"vitax eval .*", Run()),
     (r"vitax cost --paper", Parsed("tests/test_paper.py prints these tables")),
@@ -159,6 +174,8 @@ def prepared(tmp_path_factory):
     families.write("efficientnet_timm_tf", folder / "efficientnet-b0")
     for label in range(5):
         shutil.copytree(folder / "photos", folder / "imagenet" / "val" / f"n{label}")
+    (folder / "my_text").mkdir()
+    shutil.copy(ROOT / "docs" / "language_models.md", folder / "my_text" / "a.txt")
     (folder / "launch.toml").write_text(documents.blocks(ROOT / "docs" / "pods.md", "toml")[0])
     train = ["train", "--config", "quickstart:pretrain", "--workdir", "runs/pretrain", *config(*QUICK)]
     assert main(train) == 0

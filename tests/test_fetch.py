@@ -138,6 +138,17 @@ def test_the_hub_states_its_checksum_in_a_redirect(server, tmp_path):
     fetch.fetch("m.tag", tmp_path / "c")
 
 
+def test_a_model_of_text_brings_its_tokenizer(server, tmp_path):
+    folder = "/openai-community/tiny/resolve/main"
+    server.files |= {f"{folder}/{name}": BODY for name in ("model.safetensors", "vocab.json", "merges.txt")}
+    path = fetch.fetch("openai-community/tiny", tmp_path)
+    assert sorted(p.name for p in path.parent.iterdir() if p.suffix != ".json" or p.name == "vocab.json") == [
+        "merges.txt",
+        "model.safetensors",
+        "vocab.json",
+    ]
+
+
 def test_absent_and_offline(server, tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match=r"there is no such file: http.*ViT-X_16.npz .HTTP 404"):
         fetch.fetch("imagenet21k/ViT-X_16", tmp_path)

@@ -23,6 +23,7 @@ BELOW = {
         "data",
         "train",
         "evaluators",
+        "generate",
         "recipe",
         "bill",
         "config_files",

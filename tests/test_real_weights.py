@@ -4,15 +4,17 @@
 these tests; the outputs come from scripts/make_real_golden.py.
 """
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scripts.make_real_golden import EMBEDDED, OUT, images
+from scripts.make_real_golden import EMBEDDED, OUT, SENTENCES, images
 from tests.published import TOLERANCE, error, nested
 from vitax import published
+from vitax.__main__ import main
 from vitax.construct import construct
 from vitax.layers.embed import resample_positions
 from vitax.models.table import MODELS
@@ -22,9 +24,10 @@ pytestmark = pytest.mark.slow
 
 def weights(name):
     folder = os.environ.get("VITAX_WEIGHTS")
-    path = Path(folder or ".") / f"{name}.safetensors"
-    if not folder or not path.is_file():
-        pytest.skip(f"VITAX_WEIGHTS has no {path.name}: python scripts/real_weights.py FOLDER, VITAX_WEIGHTS=FOLDER")
+    path = Path(folder or ".") / name
+    path = path if path.is_dir() else path.with_suffix(".safetensors")
+    if not folder or not path.exists():
+        pytest.skip(f"VITAX_WEIGHTS has no {name}: python scripts/real_weights.py FOLDER, VITAX_WEIGHTS=FOLDER")
     return path
 
 
@@ -56,3 +59,19 @@ def test_efficientnet_lite0_classifies_as_its_program():
     variables = {"batch_stats": tree.pop("batch_stats"), "params": tree}
     have = construct(MODELS, model, "model").apply(variables, x)
     assert error(have.logits, want["logits"]) <= TOLERANCE
+
+
+def test_minilm_embeds_sentences_as_its_program(tmp_path, capsys):
+    path = weights("minilm_l6")
+    with np.load(OUT / "minilm_l6.npz") as file:
+        want = dict(file)
+    out = tmp_path / "features.npz"
+    texts = [word for text in SENTENCES for word in ("--text", text)]
+    assert main(["predict", "--checkpoint", str(path), "--features", str(out), "--json", *texts]) == 0
+    with np.load(out) as file:
+        have, named = file["features"], file["texts"]
+    assert tuple(named) == SENTENCES
+    assert error(have, want["features"]) <= TOLERANCE
+    assert (have * want["features"]).sum(1).min() >= 0.9999
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["topk"][0]["text"] == SENTENCES[1]

@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from vitax import data_kinds, recipe, run, tokenizer_training
 from vitax.__main__ import main
 from vitax.data.tokenizers import BPE, WordPiece
 
@@ -65,6 +67,43 @@ def test_the_same_text_gives_the_same_file(text, tmp_path, kind):
         command = [sys.executable, "-m", "vitax", *words(text, tmp_path / f"{i}.json", kind, 300)]
         subprocess.run(command, check=True, env=os.environ | {"RAYON_NUM_THREADS": str(i + 1)}, capture_output=True)
     assert (tmp_path / "0.json").read_bytes() == (tmp_path / "1.json").read_bytes()
+
+
+def test_a_recipes_text_is_its_training_split(tmp_path, text, capsys):
+    out = tmp_path / "t.json"
+    words = ["tokenizer", "train", "--config", "gpt_shakespeare", "--kind", "bpe", "--vocab-size", "300", "--out"]
+    assert main([*words, str(out), "--json"]) == 0
+    plays = json.loads(capsys.readouterr().out)
+    assert main([*words, str(tmp_path / "u.json"), "--json", "--config.data.source.split=[-1:]"]) == 0
+    tempest = json.loads(capsys.readouterr().out)
+    assert (plays["bytes"], tempest["bytes"]) == (561_565, 98_439)
+    for more in ([str(text)], ["--config", "quickstart:pretrain"]):
+        assert main([*words, str(tmp_path / "v.json"), *more]) == 2
+        assert re.search("not both|trains on images", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "embedded_text"},
+        {"kind": "embedded_pairs"},
+        {"kind": "bible_chapters"},
+        {"kind": "prompt_completion", "path": "pairs.jsonl"},
+    ],
+    ids=lambda source: source["kind"],
+)
+def test_every_kind_of_text_gives_its_documents(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}')
+    data = data_kinds.build({"source": source | {"split": "[:3]"}, "num_examples": 1, "length": 64})
+    assert all(tokenizer_training.of_recipe(data, "x"))
+
+
+def test_the_recipe_of_shakespeare_states_what_its_own_tokenizer_gives(tmp_path):
+    out = tmp_path / "bpe.json"
+    words = ["tokenizer", "train", "--config", "gpt_shakespeare", "--kind", "bpe", "--vocab-size", "2048", "--out"]
+    assert main([*words, str(out)]) == 0
+    run.check_data(recipe.load(f"gpt_shakespeare:tokenizer={out}"))
 
 
 def test_what_is_wrong_is_said(text, tmp_path, capsys):

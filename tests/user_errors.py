@@ -237,6 +237,19 @@ ROWS = (
         train("--config.data.vocab_size=200", config="gpt_shakespeare"),
         NO_DEVICE,
     ),
+    Row("Tokenizer missing", "", train(config="gpt_shakespeare:tokenizer=bpe.json"), NO_DEVICE),
+    Row(
+        "Tokenizer of another kind",
+        "",
+        train("--config.data.vocab_size=2048", config="gpt_shakespeare:tokenizer=wordpiece.json"),
+        NO_DEVICE,
+    ),
+    Row(
+        "Prompt that is too long",
+        "",
+        train("--config.data.length=8", "--config.init_from=None", config="gpt_finetune:data=pairs.jsonl"),
+        NO_DEVICE,
+    ),
 )
 
 
@@ -255,6 +268,8 @@ def make_world(folder: Path) -> None:
     for step in (469, 938):
         (folder / "runs" / "pretrain" / "checkpoints" / str(step)).mkdir(parents=True)
     (folder / "runs" / "begun" / "checkpoints" / "469").mkdir(parents=True)
+    (folder / "wordpiece.json").write_text('{"model": {"type": "WordPiece"}}')
+    (folder / "pairs.jsonl").write_text('{"prompt": "Who killed Duncan? ", "completion": "Macbeth."}')
     write_idx(folder / "nchw.idx", np.zeros((4, 3, 28, 28)))
     write_idx(folder / "nchw-labels.idx", np.zeros(4))
     write_idx(folder / "labels.idx", np.zeros((4, 28, 28)))

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vitax import text_verbs
 from vitax.arguments import BELOW, OVERRIDING, options_of, parser
+from vitax.console import on_the_host, show
 from vitax.core import elsewhere
 from vitax.core.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, RunError, UserError
 
@@ -69,17 +71,21 @@ def _eval(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import infer
 
     result = infer.evaluate(args.checkpoint, rest, args.data)
-    _print(args, result, [f"{k}  {v:.4f}" for k, v in result["metrics"].items()] + [f"examples  {result['examples']}"])
+    show(args, result, [f"{k}  {v:.4f}" for k, v in result["metrics"].items()] + [f"examples  {result['examples']}"])
     return EXIT_DONE
 
 
 def _predict(args: argparse.Namespace, rest: list[str]) -> int:
+    if args.text or args.pair or args.question is not None or args.passage is not None:
+        return text_verbs.predict(args, rest)
     from vitax import predict
 
     form = predict.chosen_format(args.format, args.json, args.output)
     predict.check_target("--output", args.output)
     predict.check_target("--features", args.features, (".npz",))
     predict.check_target("--attention", args.attention, (".png", ".jpg", ".pdf", ".svg"))
+    if not args.images:
+        raise UserError("predict: nothing to look at: give image files, or --text or --question for a model of text.")
     files = predict.expand(args.images)
     predictor = predict.Predictor.load(args.checkpoint, rest, without_head=args.features is not None)
     maps = None
@@ -110,22 +116,12 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     return EXIT_FAILED
 
 
-def _generate(args: argparse.Namespace, rest: list[str]) -> int:
-    from vitax import generation
-    from vitax.generate.sampling import Sampling
-
-    sampling = Sampling(args.temperature, args.top_k or 0, args.top_p)
-    made = generation.generate(args.checkpoint, args.prompt, sampling, args.max_tokens, args.seed, rest)
-    _print(args, made, [made["prompt"] + made["text"]])
-    return EXIT_DONE
-
-
 def _pseudo_label(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import pseudo_label, recipe
 
     student = recipe.load(args.config, rest)
     rows = pseudo_label.write(args.checkpoint, student)
-    _print(args, rows, pseudo_label.lines(rows, student.data.num_examples))
+    show(args, rows, pseudo_label.lines(rows, student.data.num_examples))
     return EXIT_DONE
 
 
@@ -133,7 +129,7 @@ def _quickstart(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import quickstart
 
     result = quickstart.run_all(args.workdir, args.seeds, rest)
-    _print(args, result, quickstart.lines(result))
+    show(args, result, quickstart.lines(result))
     return EXIT_DONE
 
 
@@ -145,16 +141,16 @@ def _recipes(args: argparse.Namespace, rest: list[str]) -> int:
     if args.devices is not None:
         raise UserError("recipes: --devices lays the mesh of one recipe out: give it with --explain NAME[:VARIANT].")
     rows = catalogue.recipes(args.pattern)
-    _print(args, rows, catalogue.recipe_lines(rows))
+    show(args, rows, catalogue.recipe_lines(rows))
     return EXIT_DONE
 
 
 def _explain(args: argparse.Namespace, rest: list[str]) -> int:
-    _on_the_host()
+    on_the_host()
     from vitax import explain, recipe
 
     found = explain.explain(recipe.load(args.explain, rest), 1 if args.devices is None else args.devices)
-    _print(args, found, explain.lines(found))
+    show(args, found, explain.lines(found))
     return EXIT_DONE
 
 
@@ -176,7 +172,7 @@ def _fetch(args: argparse.Namespace, rest: list[str]) -> int:
 
     with terminal.download_bar() as progress:
         path = fetch.fetch(args.model, args.cache, progress)
-    _print(args, {"model": args.model, "path": str(path)}, [str(path)])
+    show(args, {"model": args.model, "path": str(path)}, [str(path)])
     return EXIT_DONE
 
 
@@ -192,13 +188,13 @@ def _cost(args: argparse.Namespace, rest: list[str]) -> int:
         from vitax import paper
 
         tables = paper.tables()
-        _print(args, tables, paper.lines(tables))
+        show(args, tables, paper.lines(tables))
     else:
         from vitax import bill
         from vitax.cost import statement
 
         account = bill.read(args.workdir, args.usd_per_hour)
-        _print(args, account, statement.lines(account))
+        show(args, account, statement.lines(account))
     return EXIT_DONE
 
 
@@ -206,7 +202,7 @@ def _table2(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import table2
 
     columns = table2.table(args.runs)
-    _print(args, columns, table2.lines(columns))
+    show(args, columns, table2.lines(columns))
     return EXIT_DONE
 
 
@@ -222,12 +218,12 @@ def _plan(args: argparse.Namespace, rest: list[str]) -> int:
 
     if args.search:
         found = plan_search.search(checked, topology, fast=args.fast)
-        _print(args, found, plan_text.search_lines(found))
+        show(args, found, plan_text.search_lines(found))
         return EXIT_DONE
     if not args.fast:
         print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
     result = plan.plan(checked, topology, mfu=args.mfu, fast=args.fast)
-    _print(args, result, plan_text.lines(result))
+    show(args, result, plan_text.lines(result))
     return EXIT_DONE
 
 
@@ -243,7 +239,7 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import compare
 
     found = compare.compare(args.workdirs)
-    _print(args, found, compare.lines(found))
+    show(args, found, compare.lines(found))
     return EXIT_DONE
 
 
@@ -251,12 +247,12 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
     from vitax import doctor
 
     checks = doctor.examine(seconds=args.timeout)
-    _print(args, [vars(check) for check in checks], doctor.lines(checks))
+    show(args, [vars(check) for check in checks], doctor.lines(checks))
     return EXIT_FAILED if any(check.status == doctor.FAIL for check in checks) else EXIT_DONE
 
 
 def _convert(args: argparse.Namespace, rest: list[str]) -> int:
-    _on_the_host()
+    on_the_host()
     from vitax import config_files, published, publishing
 
     overrides = config_files.parse_overrides(rest)
@@ -266,42 +262,27 @@ def _convert(args: argparse.Namespace, rest: list[str]) -> int:
                 f"convert: --config.{key}: only --config.data.image_size=(HEIGHT,WIDTH) means something here."
             )
     row = publishing.run(args.source, args.target, args.to, published.stated_size(overrides))
-    _print(args, row, publishing.lines(row))
+    show(args, row, publishing.lines(row))
     return EXIT_DONE
 
 
 def _ckpt(args: argparse.Namespace, rest: list[str]) -> int:
-    _on_the_host()
+    on_the_host()
     from vitax import ckpt
 
     if args.below == "ls":
         rows = ckpt.listing(args.checkpoint)
-        _print(args, rows, ckpt.listing_lines(rows))
+        show(args, rows, ckpt.listing_lines(rows))
     elif args.below == "verify":
         rows = ckpt.verify(args.checkpoint)
-        _print(args, rows, ckpt.verify_lines(rows))
+        show(args, rows, ckpt.verify_lines(rows))
         return EXIT_FAILED if any(row["problems"] for row in rows) else EXIT_DONE
     elif args.below == "export":
-        row = ckpt.write_weights(args.checkpoint, args.out, args.weights)
-        _print(args, row, ckpt.export_lines(row))
+        row = ckpt.write_weights(args.checkpoint, args.out, args.weights, args.last)
+        show(args, row, ckpt.export_lines(row))
     else:
         rows = ckpt.copy(args.source, args.target)
-        _print(args, rows, ckpt.copy_lines(rows))
-    return EXIT_DONE
-
-
-def _tokenizer(args: argparse.Namespace, rest: list[str]) -> int:
-    if args.below == "export":
-        _on_the_host()
-        from vitax import carried_tokenizers
-
-        rows = carried_tokenizers.export(args.checkpoint, args.out)
-        _print(args, rows, carried_tokenizers.export_lines(rows))
-        return EXIT_DONE
-    from vitax import tokenizer_training
-
-    row = tokenizer_training.train(args.paths, args.kind, args.vocab_size, args.out, args.lowercase, args.field)
-    _print(args, row, tokenizer_training.lines(row))
+        show(args, rows, ckpt.copy_lines(rows))
     return EXIT_DONE
 
 
@@ -319,7 +300,7 @@ COMMANDS = {
     "finetune": _finetune,
     "eval": _eval,
     "predict": _predict,
-    "generate": _generate,
+    "generate": text_verbs.generate,
     "pseudo-label": _pseudo_label,
     "quickstart": _quickstart,
     "recipes": _recipes,
@@ -332,17 +313,10 @@ COMMANDS = {
     "compare": _compare,
     "convert": _convert,
     "ckpt": _ckpt,
-    "tokenizer": _tokenizer,
+    "tokenizer": text_verbs.tokenizer,
     "doctor": _doctor,
     "launch": _launch,
 }
-
-
-def _on_the_host() -> None:
-    """Keeps JAX off accelerators, which may be busy with a run."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
 
 
 def _check_rest(args: argparse.Namespace, rest: list[str]) -> None:
@@ -359,10 +333,6 @@ def _check_rest(args: argparse.Namespace, rest: list[str]) -> None:
         config_files.parse_overrides(rest, {}, options)
     elif rest:
         raise UserError(f"Unknown argument {rest[0]}.{elsewhere.option(rest[0], options)}")
-
-
-def _print(args: argparse.Namespace, value: Any, lines: list[str]) -> None:
-    print(json.dumps(value) if args.json else "\n".join(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

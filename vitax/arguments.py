@@ -17,7 +17,7 @@ VERBS = {
     "train": "train a recipe in a workdir, going on where it stopped",
     "finetune": "fine-tune a checkpoint on your own images: class folders or a CSV of path,label",
     "eval": "evaluate a checkpoint exactly",
-    "predict": "classify image files and folders with a checkpoint; features and attention too",
+    "predict": "classify images with a checkpoint, or fill, classify, embed and question texts",
     "generate": "continue a prompt with a language model's checkpoint",
     "pseudo-label": "label images with a teacher, for a student's recipe (Noisy Student)",
     "quickstart": "pre-train, fine-tune and compare with from-scratch, in minutes on a CPU",
@@ -138,8 +138,14 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     "predict": (
         _JSON,
         _CHECKPOINT,
-        _argument("images", nargs="+", metavar="FILE|DIR|GLOB", help="DIR: all images in it; quote a GLOB"),
-        _argument("--topk", type=_WHOLE, default=5, help="guesses for each image (default 5)"),
+        _argument("images", nargs="*", metavar="FILE|DIR|GLOB", help="DIR: all images in it; quote a GLOB"),
+        _argument(
+            "--text", action="append", default=[], metavar="TEXT", help="for a BERT, in place of images; repeat it"
+        ),
+        _argument("--pair", action="append", default=[], metavar="TEXT", help="the second sentence to each --text"),
+        _argument("--question", metavar="TEXT", help="for a BERT that answers from --passage"),
+        _argument("--passage", metavar="TEXT|FILE", help="where the answer is looked for"),
+        _argument("--topk", type=_WHOLE, default=5, help="guesses for each image or text (default 5)"),
         _argument("--format", metavar="F", help="text, json, jsonl or csv (default: by --output, else text)"),
         _argument("--output", type=Path, metavar="FILE", help="write there instead of on stdout"),
         _argument("--batch-size", type=_WHOLE, default=64, metavar="N", help="images at a time (default 64)"),
@@ -147,7 +153,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
             "--features",
             type=Path,
             metavar="FILE.npz",
-            help="write files and float32 features [N, D], as the head sees them",
+            help="write files and float32 features [N, D], as the head sees them; of texts, embeddings",
         ),
         _argument(
             "--attention", type=Path, metavar="FILE.png", help="draw where the model looks: last block and rollout"
@@ -155,13 +161,20 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "generate": (
         _JSON,
-        _argument("--checkpoint", required=True, metavar="DIR[@STEP]", help="the workdir of a language model"),
-        _argument("--prompt", default="", metavar="TEXT", help="to continue (default: starts a document)"),
-        _argument("--max-tokens", type=_WHOLE, default=200, metavar="N", help="the longest continuation (default 200)"),
-        _argument("--temperature", type=_WARMTH, default=1.0, metavar="X", help="0 takes the likeliest (default 1)"),
+        _argument(
+            "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a language model, or an encoder-decoder"
+        ),
+        _argument("--prompt", action="append", metavar="TEXT", help="to continue; may be given several times"),
+        _argument("--source", action="append", metavar="TEXT|FILE", help="to translate: a text, or a file of lines"),
+        _argument("--max-tokens", type=_WHOLE, metavar="N", help="the longest text (default 200, or source + 50)"),
+        _argument("--temperature", type=_WARMTH, metavar="X", help="0 takes the likeliest (default 1)"),
         _argument("--top-k", type=_WHOLE, metavar="N", help="draw from the N likeliest tokens (default: from all)"),
-        _argument("--top-p", type=_PORTION, default=1.0, metavar="P", help="draw from the likeliest that hold P"),
+        _argument("--top-p", type=_PORTION, metavar="P", help="draw from the likeliest that hold P (default 1)"),
+        _argument("--beam", type=_WHOLE, metavar="N", help="search with N candidates (default 4 with --source)"),
+        _argument("--length-penalty", type=_WARMTH, default=0.6, metavar="A", help="of the search (default 0.6)"),
+        _argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"),
         _argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)"),
+        _argument("--stream", action="store_true", help="print the text as it is made"),
     ),
     "pseudo-label": (
         _JSON,
@@ -238,6 +251,7 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("out", type=Path, metavar="OUT", help="*.safetensors or *.npz"),
         _argument("--ema", const="ema", help="averaged parameters (where there are any, the default)", **_WEIGHTS),
         _argument("--params", const="params", help="parameters of the last step, not averaged", **_WEIGHTS),
+        _argument("--last", type=_WHOLE, default=1, metavar="N", help="the mean of the last N checkpoints (default 1)"),
     ),
     "ckpt cp": (
         _JSON,
@@ -248,7 +262,8 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
     ),
     "tokenizer train": (
         _JSON,
-        _argument("paths", nargs="+", metavar="PATH", help="files and folders of .txt, .gz and .jsonl"),
+        _argument("paths", nargs="*", metavar="PATH", help="files and folders of .txt, .gz and .jsonl"),
+        _argument("--config", metavar="NAME[:VARIANT]", help="in place of PATHs: the text that a recipe trains on"),
         _argument(
             "--kind", required=True, metavar="KIND", help="bpe (bytes, as GPT-2's) or wordpiece (words, as BERT's)"
         ),

@@ -6,6 +6,7 @@ and copied with it, to object stores too.
 
 import atexit
 import base64
+import re
 import shutil
 import tempfile
 import zlib
@@ -77,6 +78,32 @@ def check(data: Mapping[str, Any], workdir: Path) -> None:
             )
 
 
+def check_start(recipe: Any, directory: Path, step: int) -> None:
+    """Refuses a warm start from a checkpoint of other tokens, unless its table of tokens is left out.
+
+    Args:
+      recipe: whose ``init_from`` names the checkpoint.
+      directory: the folder of its steps.
+      step: which.
+
+    Raises:
+      UserError: says how to mend it.
+    """
+    try:
+        before = (store.read_metadata(directory, step)[0]["data"].get("source") or {}).get("tokenizer")
+    except store.Damaged:
+        return  # the warm start itself says so
+    if before is None or recipe.data.size is not None:
+        return
+    lines = difference(before, recipe.data.build_tokenizer().fingerprint(), "data.tokenizer")
+    if lines and not any(re.search(pattern, "embedding") for pattern in recipe.init_from.reset):
+        raise UserError(
+            f"init_from.checkpoint: {directory / str(step)} was trained with another tokenizer; the same ids would "
+            "mean other text:\n  " + "\n  ".join(lines) + "\nUse its own (vitax tokenizer export CHECKPOINT "
+            "NEW_FOLDER writes it), or learn new ones: --config.init_from.reset=('embedding',)."
+        )
+
+
 def export(checkpoint: str, out: Path) -> list[dict[str, Any]]:
     """Writes the tokenizers of a checkpoint to a new folder.
 
@@ -91,7 +118,10 @@ def export(checkpoint: str, out: Path) -> list[dict[str, Any]]:
       UserError: none is carried, or the folder is there.
     """
     directory, step = warm_start.find(checkpoint, "tokenizer export")
-    packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    try:
+        packed = store.read_metadata(directory, step)[0].get("tokenizers") or {}
+    except store.Damaged as problem:
+        raise UserError(f"{directory / str(step)} is damaged: {problem}. Name another: DIR@STEP.") from problem
     if not packed:
         raise UserError(f"tokenizer export {checkpoint}: it carries none: its tokens need no file.")
     if out.exists():

@@ -108,20 +108,24 @@ def verify_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def write_weights(checkpoint: str, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
+def write_weights(
+    checkpoint: str, out: Path, weights: Literal["ema", "params"] | None = None, last: int = 1
+) -> dict[str, Any]:
     """``checkpoint.export`` of ``DIR`` (the newest readable step) or ``DIR@STEP``."""
     weight_writer.check(out)
     if is_weight_file(checkpoint):
         raise UserError(f"ckpt export {checkpoint}: is a weight file, not a workdir; vitax convert reads these.")
     folder, step = warm_start.find(_local(checkpoint), "ckpt export")
-    return export.export(folder, step, out, weights)
+    return export.export(folder, step, out, weights, last)
 
 
 def export_lines(row: dict[str, Any]) -> list[str]:
     """What was written, and which weights they are."""
     which = "averaged parameters (--params for those of the last step)" if row["weights"] == "ema" else "parameters"
+    steps = row["steps"]
+    of = f"step {row['step']}" if len(steps) == 1 else f"steps {', '.join(map(str, steps))}, their mean"
     amount = f"{row['arrays']} arrays, {count(row['parameters'])} values, {size(row['bytes'])}"
-    return [f"{row['file']}: {which} of step {row['step']}, {amount}, digest {row['digest']}"]
+    return [f"{row['file']}: {which} of {of}, {amount}, digest {row['digest']}"]
 
 
 copy = transfer.copy

@@ -6,12 +6,17 @@ from typing import Any, NamedTuple
 from vitax.construct import call
 from vitax.core.errors import UserError
 from vitax.data.documents import DOCUMENT_SOURCES
-from vitax.data.pairs import PAIR_SOURCES
+from vitax.data.labelled_text import LABELLED_TEXT_SOURCES
+from vitax.data.prompts import PROMPT_SOURCES
 from vitax.data.sources import SOURCES
-from vitax.data.text import TEXT_SOURCES
+from vitax.data.squad import QUESTION_SOURCES
+from vitax.data.text_sources import PAIR_SOURCES, TEXT_SOURCES
 from vitax.data_spec import DataSpec
 from vitax.document_spec import DocumentSpec
+from vitax.labelled_text_spec import LabelledTextSpec
 from vitax.pair_spec import PairSpec
+from vitax.prompt_spec import PromptSpec
+from vitax.question_spec import QuestionSpec
 from vitax.text_spec import TextSpec
 
 
@@ -45,6 +50,7 @@ IMAGES = Kind(
 )
 TEXT = Kind(TextSpec, "text", TEXT_SOURCES, ("gpt",), ("language_model",), ("language",))
 PAIRS = Kind(PairSpec, "pairs of texts", PAIR_SOURCES, ("transformer",), ("translation",), ("language", "bleu"))
+PROMPTS = Kind(PromptSpec, "prompts", PROMPT_SOURCES, ("gpt",), ("language_model",), ("language",))
 DOCUMENTS = Kind(
     DocumentSpec,
     "masked documents",
@@ -53,7 +59,16 @@ DOCUMENTS = Kind(
     ("masked_language_model",),
     ("masked_language",),
 )
-KINDS = (TEXT, PAIRS, DOCUMENTS, IMAGES)
+LABELLED_TEXT = Kind(
+    LabelledTextSpec,
+    "labelled texts",
+    LABELLED_TEXT_SOURCES,
+    ("bert",),
+    ("text_classification",),
+    ("text_classification",),
+)
+QUESTIONS = Kind(QuestionSpec, "questions", QUESTION_SOURCES, ("bert",), ("span",), ("span",))
+KINDS = (TEXT, PAIRS, PROMPTS, DOCUMENTS, LABELLED_TEXT, QUESTIONS, IMAGES)
 
 
 def kind_of(data: Any) -> Kind:

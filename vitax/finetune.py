@@ -97,6 +97,11 @@ def make_recipe(request: Request, workdir: pathlib.Path | None = None) -> Recipe
     pairs = config_files.parse_overrides(request.overrides)
     data = own_data.find(request.data, request.val, request.val_fraction)
     start = _stored_recipe(request.checkpoint, workdir, pairs)
+    if "image_size" not in start["data"]:
+        raise UserError(
+            f"finetune {request.checkpoint}: a language model, which takes no images. A recipe fine-tunes it: "
+            f"vitax train --config RECIPE --workdir DIR --config.init_from.checkpoint={request.checkpoint}"
+        )
     config, reasons = make_config(data, request.checkpoint, start, request.flip, pairs)
     recipe.build(config)  # wrong settings are found before files are opened
     before = read_json(workdir / "recipe.json") if workdir and _begun(workdir) else None

@@ -83,7 +83,7 @@ class Fit:
 
 def first_positions(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The positions of a shorter context: float [longer, D] -> [shape[0], D]; one that is longer stays as it is."""
-    return array[: shape[0]]
+    return array if len(array) <= shape[0] else array[: shape[0]]
 
 
 def stored_grid(recipe: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -59,6 +59,10 @@ def _load_published(
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
     size = published.stated_size(pairs)
     found = published.load(checkpoint, size).whole()
+    if found.recipe["model"].get("head") == "none":
+        raise UserError(
+            f"{checkpoint}: a BERT without a head gives embeddings alone: vitax predict --text TEXT --features F.npz."
+        )
     plain = dict(found.recipe)
     if size is not None:
         plain["data"] = {**plain["data"], "ops": _ops_at(plain["data"].get("ops") or (), found.size, size)}
@@ -125,7 +129,10 @@ def check_images(recipe: Recipe, what: str) -> None:
       UserError: says what it can be used for.
     """
     if recipe.data.size is None:
-        raise UserError(f"{what}: a language model, which takes no images; vitax generate continues a prompt.")
+        raise UserError(
+            f"{what}: a language model, which takes no images; vitax generate continues a prompt with "
+            "it, or vitax predict --text fills, classifies and embeds where it is a BERT."
+        )
 
 
 def check_head(recipe: Recipe, checkpoint: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vitax.data.pairs import PAIR_SOURCES
+from vitax.data.text_sources import PAIR_SOURCES
 from vitax.text_spec import TextSpec
 
 
@@ -16,7 +16,7 @@ class PairSpec(TextSpec):
     """As ``TextSpec``, for pairs: a translation and what it translates.
 
     Attributes:
-      source: spec of a source of ``data.pairs.PAIR_SOURCES``.
+      source: spec of a source of ``data.text_sources.PAIR_SOURCES``.
       num_examples: rows, into which the pairs are packed; stated here so that plans never
         open data; checked at training.
       length: S and T, tokens of a row on either side, and the longest sentence with its mark.

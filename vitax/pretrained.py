@@ -65,7 +65,7 @@ def load(checkpoint: str, asked: Asked) -> tuple[Any, Any]:
         return {**variables.pop("params"), **variables}
 
     shapes = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0))
-    new_head = any(fields.get(name) != found.fields.get(name) for name in ("head", "num_classes"))
+    new_head = any(with_defaults(fields).get(name) != found.fields.get(name) for name in ("head", "num_classes"))
     reset = ["^head/"] if new_head else []
     placed, placement = warm_start.place(shapes, found.params, reset, found.fit(model, size).table())
     wrong = [f"missing  {line}" for line in placement.reset if not (new_head and line.startswith(_HEADS))]

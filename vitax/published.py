@@ -12,7 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitax import config_files, data_kinds, published_bit, published_efficientnet, published_text, published_vit
+from vitax import (
+    carried_tokenizers,
+    config_files,
+    data_kinds,
+    published_bit,
+    published_efficientnet,
+    published_text,
+    published_vit,
+)
 from vitax.checkpoint import convert, files, offline, store, warm_start
 from vitax.checkpoint.files import WeightFile, is_weight_file
 from vitax.checkpoint.names import bert, bit, efficientnet, efficientnet_pytorch, google, gpt, huggingface, timm
@@ -217,14 +225,16 @@ def read(source: str, what: str = "--checkpoint", image_size: tuple[int, int] | 
             f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another: DIR@STEP."
         ) from problem
     line = f"{source}: step {step}, {'averaged ' if root == 'ema' else ''}parameters"
-    return of_recipe(source, arrays, metadata["recipe"], metadata.get("class_names"), line)
+    recipe = carried_tokenizers.unpack(metadata["recipe"], metadata.get("tokenizers"))
+    return of_recipe(source, arrays, recipe, metadata.get("class_names"), line)
 
 
 def _own(spec: str, file: WeightFile) -> Published:
     """What ``ckpt export`` and ``convert --to vitax`` write: our names, with the recipe in them."""
-    names = json.loads(file.metadata.get("class_names") or "null")
+    names, packed = (json.loads(file.metadata.get(key) or "null") for key in ("class_names", "tokenizers"))
     line = f"{spec}: weights that vitax wrote, {len(file.arrays)} arrays"
-    return of_recipe(spec, file.arrays, json.loads(file.metadata["recipe"]), names, line)
+    recipe = carried_tokenizers.unpack(json.loads(file.metadata["recipe"]), packed)
+    return of_recipe(spec, file.arrays, recipe, names, line)
 
 
 def of_recipe(

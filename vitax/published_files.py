@@ -29,7 +29,9 @@ GRAMMAR = """Names that are understood:
   BiT-M-R50x1            BiT files, also BiT-S-R50x1 and BiT-M-R50x1-ILSVRC2012
   siglip/webli_en_...    SigLIP files of big_vision
   timm/MODEL.TAG         e.g. timm/vit_base_patch16_224.augreg_in21k, or MODEL.TAG alone
-  OWNER/MODEL            e.g. google/vit-base-patch16-224, facebook/dinov2-small"""
+  OWNER/MODEL            e.g. google/vit-base-patch16-224, facebook/dinov2-small, openai-community/gpt2"""
+# Beside models of text; each has some of them.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
 class Remote(NamedTuple):
@@ -76,8 +78,9 @@ def locate(name: str) -> list[Remote]:
 def _hub(name: str) -> list[Remote]:
     base = f"{HUB}/{name}/resolve/main"
     # What the shapes do not say, such as the number of heads, is in config.json.
-    config = Remote(f"{base}/config.json", "config.json", required=False)
-    return [Remote(f"{base}/model.safetensors", "model.safetensors"), config]
+    beside = ("config.json", *(() if name.startswith("timm/") else TOKENIZER_FILES))
+    weights = Remote(f"{base}/model.safetensors", "model.safetensors")
+    return [weights, *(Remote(f"{base}/{file}", file, required=False) for file in beside)]
 
 
 def _all() -> list[str]:

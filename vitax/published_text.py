@@ -22,6 +22,16 @@ _TOKENIZERS = {
     "wordpiece": (("tokenizer.json",), ("vocab.txt",)),
 }
 
+# Head -> kind of source, kind of objective and other fields of ``data``.
+_TASKS: dict[str | None, tuple[str, str, dict[str, Any]]] = {
+    None: ("text", "language_model", {}),
+    "pretraining": ("documents", "masked_language_model", {}),
+    "mlm": ("documents", "masked_language_model", {"next_sentence": False}),
+    "none": ("documents", "masked_language_model", {}),
+    "classification": ("text_table", "text_classification", {}),
+    "span": ("squad", "span", {}),
+}
+
 
 def _sizes_like(table: Mapping[str, Any]) -> Callable[[Layout, WeightFile, Constants], Any]:
     """``Family.sizes`` where published sizes are those of a table."""
@@ -101,11 +111,14 @@ def _recipe(tokenizer: str) -> Callable[[WeightFile, Constants, Shaped], tuple[d
             spec["lowercase"] = bool(file.tokenizer.get("do_lower_case", True))
         lacking = " or ".join(" with ".join(names) for names in _TOKENIZERS[tokenizer])
         line = f"text: tokenizer {' with '.join(beside[0])}" if beside else f"text: no tokenizer beside it ({lacking})"
+        source, objective, more = _TASKS[shaped.model.get("head")]
+        more = {name: shaped.model[name] for name in ("num_classes",) if name in shaped.model} | more
         made = {
             "model": dict(shaped.model),
-            "objective": {"kind": "language_model"},
+            "objective": {"kind": objective},
             "data": {
-                "source": {"kind": "text", "path": "."},
+                "source": {"kind": source, "path": "."},
+                **more,
                 "num_examples": 1,
                 "length": shaped.model["context"],
                 "vocab_size": shaped.model["vocab_size"],

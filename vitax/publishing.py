@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 
 import vitax
-from vitax import published, publishing_bit, publishing_efficientnet, publishing_text, publishing_vit
+from vitax import (
+    carried_tokenizers,
+    published,
+    publishing_bit,
+    publishing_efficientnet,
+    publishing_text,
+    publishing_vit,
+)
 from vitax.checkpoint import digest, weight_writer
 from vitax.core.errors import UserError, pick
 from vitax.published import Published
 from vitax.published_images import preparation
 from vitax.publishing_parts import Written
+from vitax.publishing_text import left_out_tokenizer
 
 HF_FILE = "model.safetensors"
 # Family -> target -> what writes it. Every family can be written for vitax.
@@ -100,6 +108,11 @@ def lines(row: Mapping[str, Any]) -> list[str]:
 
 
 def _vitax(found: Published) -> Written:
+    lines: tuple[str, ...] = ()
+    try:
+        packed = carried_tokenizers.pack(found.recipe["data"])
+    except UserError as error:
+        packed, lines = None, (left_out_tokenizer(error),)
     recipe = json.dumps(found.recipe)
     held = {name: np.asarray(x) for name, x in found.params.items()}
     about = {
@@ -109,7 +122,8 @@ def _vitax(found: Published) -> Written:
         "name": "",
         "recipe": recipe,
         "class_names": json.dumps(found.class_names),
+        "tokenizers": json.dumps(packed),
         "versions": json.dumps({"vitax": vitax.__version__}),
         "digest": digest.combine(digest.manifest(held)),
     }
-    return Written(held, metadata=about)
+    return Written(held, metadata=about, lines=lines)

@@ -89,7 +89,12 @@ def _tokenizer(found: Published, named: str) -> tuple[Mapping[str, Any], int | N
     try:
         held = tokenizer.files
     except UserError as error:
-        return {}, None, (f"tokenizer: left out, since it is not there any more ({error})",)
+        return {}, None, (left_out_tokenizer(error),)
     config = {"tokenizer_class": named} | ({"do_lower_case": spec["lowercase"]} if "lowercase" in spec else {})
     files = {_RENAMED.get(name, name): content for name, content in held.items()}
     return {**files, "tokenizer_config.json": config}, tokenizer.end_of_document, ()
+
+
+def left_out_tokenizer(error: UserError) -> str:
+    """The line for a tokenizer that is not where it was."""
+    return f"tokenizer: left out, since it is not there ({error})"

@@ -27,10 +27,13 @@ from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
 from vitax.evaluators.language import LanguageEvaluator
 from vitax.evaluators.masked import MaskedLanguageEvaluator
+from vitax.evaluators.span import SpanEvaluator
+from vitax.evaluators.text import TextClassificationEvaluator
 from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Distillation
 from vitax.objectives.language import LanguageModel
 from vitax.objectives.masked import MaskedLanguageModel
+from vitax.objectives.text import Span, TextClassification
 from vitax.objectives.translation import Translation
 from vitax.objectives.vision import Classification
 from vitax.optim.optimizers import OPTIMIZERS
@@ -44,6 +47,8 @@ OBJECTIVES = {
     "distillation": Distillation,
     "language_model": LanguageModel,
     "masked_language_model": MaskedLanguageModel,
+    "span": Span,
+    "text_classification": TextClassification,
     "translation": Translation,
 }
 EVALUATORS = {
@@ -51,6 +56,8 @@ EVALUATORS = {
     "classification": ClassificationEvaluator,
     "language": LanguageEvaluator,
     "masked_language": MaskedLanguageEvaluator,
+    "span": SpanEvaluator,
+    "text_classification": TextClassificationEvaluator,
     "bleu": BleuEvaluator,
 }
 TOP_LEVEL = (

@@ -77,7 +77,9 @@ def train(recipe: Recipe, workdir: Path) -> int:
         if is_weight_file(recipe.init_from.checkpoint):
             published.load(recipe.init_from.checkpoint, recipe.data.size)
         else:
-            warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
+            carried_tokenizers.check_start(
+                recipe, *warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
+            )
     start_jax()
     primary = jax.process_index() == 0
     program = recipe.program()

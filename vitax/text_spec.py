@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vitax.construct import construct, fields_of
+from vitax.construct import check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
-from vitax.data.text import TEXT_SOURCES
 from vitax.data.text_pipeline import TextPipeline
+from vitax.data.text_sources import TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
 
 
@@ -20,7 +20,7 @@ class TextSpec:
     """``data`` of a language recipe (and of an evaluator, whose missing fields come from it).
 
     Attributes:
-      source: spec of a source of ``data.text.TEXT_SOURCES``.
+      source: spec of a source of ``data.text_sources.TEXT_SOURCES``.
       num_examples: windows, stated here so that plans never open data; checked at training.
       length: T, tokens of a window.
       vocab_size: of the model; at least that of the tokenizer.
@@ -71,6 +71,11 @@ class TextSpec:
         }
 
     @property
+    def of_source(self) -> dict[str, Any]:
+        """Fields of the source that this kind of data has besides."""
+        return {}
+
+    @property
     def of_pipeline(self) -> dict[str, Any]:
         """Fields of the pipeline that this kind of data has besides."""
         return {}
@@ -81,14 +86,29 @@ class TextSpec:
         Raises:
           UserError: an unknown kind or field.
         """
-        target = pick(self.TABLE, self.source.get("kind", ""), f"{where}.source.kind")
-        fields = fields_of(target)
-        for key in self.source:
+        self._check_source(self.source, f"{where}.source")
+        self.build_tokenizer(where)
+
+    def _check_source(self, source: Any, where: str) -> None:
+        if not isinstance(source, Mapping):
+            raise UserError(f"{where}: expected a source with a `kind`, got {source!r}.")
+        fields = fields_of(pick(self.TABLE, source.get("kind", ""), f"{where}.kind"))
+        for key in source:
             if key != "kind" and key not in fields:
                 raise UserError(
-                    f"{where}.source.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
+                    f"{where}.{key}: unknown field.{suggest(key, fields)} Valid: {', '.join(sorted(fields))}."
                 )
-        self.build_tokenizer(where)
+        for name, inner in check(source.get("sources") or {}, Mapping, f"{where}.sources").items():
+            self._check_source(inner, f"{where}.sources.{name}")
+
+    def open(self, spec: Mapping[str, Any], where: str, tokenizer: Any) -> Any:
+        """A live source from its spec, and before it those that it is made of."""
+        plain = dict(spec)
+        if "sources" in plain:
+            inner = plain["sources"].items()
+            plain["sources"] = {name: self.open(one, f"{where}.sources.{name}", tokenizer) for name, one in inner}
+        given = {"length": self.length, "tokenizer": tokenizer, **self.of_source}
+        return construct(self.TABLE, plain, where, **given)
 
     def build_tokenizer(self, where: str = "data") -> Any:
         """The tokenizer."""
@@ -102,7 +122,7 @@ class TextSpec:
                 f"{where}.vocab_size: {self.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids. "
                 f"Set --config.{where}.vocab_size={tokenizer.vocab_size}."
             )
-        source = construct(self.TABLE, self.source, f"{where}.source", length=self.length, tokenizer=tokenizer)
+        source = self.open(self.source, f"{where}.source", tokenizer)
         if len(source) != self.num_examples:
             raise UserError(
                 f"{where}.num_examples: the recipe states {self.num_examples}, the source holds {len(source)} "

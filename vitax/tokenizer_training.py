@@ -1,14 +1,15 @@
 """Text -> a tokenizer of one's own: ``vitax tokenizer train``."""
 
 import collections
+import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitax.core.errors import UserError, pick
 from vitax.data import document_files
-from vitax.data.tokenizers import BPE, WordPiece, files, wordpiece
+from vitax.data.tokenizers import BPE, Bytes, WordPiece, files, wordpiece
 
 END = "<|endoftext|>"
 # A pair that comes once is no pattern.
@@ -17,23 +18,31 @@ MIN_FREQUENCY = 2
 MAX_ALPHABET = 1000
 
 
-def train(
-    paths: Sequence[str],
-    kind: str,
-    vocab_size: int,
-    out: Path,
-    lowercase: bool = False,
-    field: str = "text",
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Documents that can be gone through as often as wanted.
+
+    Attributes:
+      name: where they are from, for messages.
+      read: starts over.
+    """
+
+    name: str
+    read: Callable[[], Iterator[bytes]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.read()
+
+
+def train(text: Text, kind: str, vocab_size: int, out: Path, lowercase: bool = False) -> dict[str, Any]:
     """Learns a vocabulary from text and writes it as ``tokenizer.json``; the same text gives the same file.
 
     Args:
-      paths: files and folders of .txt, .gz and .jsonl.
+      text: of ``of_paths`` or ``of_recipe``.
       kind: ``bpe`` (bytes, as GPT-2's) or ``wordpiece`` (words, as BERT's).
       vocab_size: ids, marks among them.
       out: the file to write.
       lowercase: of ``wordpiece``: lower case, accents stripped.
-      field: of JSON lines, that holds the text.
 
     Returns:
       ``{"kind", "file", "vocab_size", "digest", "bytes", "words", "tokens"}``; the last three
@@ -51,13 +60,16 @@ def train(
         raise UserError("--lowercase: bpe gives every byte of a text back; only --kind wordpiece can leave case out.")
     if kind == "bpe" and vocab_size < 257:
         raise UserError(f"--vocab-size {vocab_size}: bpe needs 257 (256 bytes and a mark), and more to learn any.")
-    read = _Text(paths, field)
-    engine = _bpe(read, vocab_size) if kind == "bpe" else _wordpiece(read, vocab_size, lowercase)
+    if not any(document.strip() for document in text):
+        raise UserError(f"tokenizer train: no text in {text.name}.")
+    engine = _bpe(text, vocab_size) if kind == "bpe" else _wordpiece(text, vocab_size, lowercase)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(json.loads(engine.to_str()), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     made = made_by(str(out))
-    tokens = sum(len(made.encode(text)) for text in read)
-    about = {"bytes": sum(map(len, read)), "words": sum(len(text.split()) for text in read), "tokens": tokens}
+    about = dict.fromkeys(("bytes", "words", "tokens"), 0)
+    for document in text:
+        counts = len(document), len(document.split()), len(made.encode(document))
+        about = {name: n + more for (name, n), more in zip(about.items(), counts)}
     fingerprint = made.fingerprint()
     return {"kind": kind, "file": str(out), **{k: fingerprint[k] for k in ("vocab_size", "digest")}, **about}
 
@@ -73,32 +85,77 @@ def lines(row: dict[str, Any]) -> list[str]:
     ]
 
 
-class _Text:
-    """The documents of all paths, read again each time that they are gone through."""
+def read(paths: Sequence[str], field: str, config: str | None, overrides: Sequence[str]) -> Text:
+    """Text as the command line names it: ``of_paths``, or ``of_recipe`` of a recipe with its overrides.
 
-    def __init__(self, paths: Sequence[str], field: str):
-        self._field = field
-        wanted, expected = (lambda n: n.endswith((".txt", ".gz", ".jsonl"))), ".txt, .gz or .jsonl"
-        found = (document_files.find(path, wanted, expected, "tokenizer train") for path in paths)
-        self._files = [file for files in found for file in files]
-        if not any(text.strip() for text in self):
-            raise UserError(f"tokenizer train: no text in {', '.join(paths)}.")
+    Raises:
+      UserError: both or neither.
+    """
+    if bool(paths) == bool(config):
+        raise UserError("tokenizer train: expected text to learn from: PATHs, or --config NAME[:VARIANT], not both.")
+    if not config:
+        return of_paths(paths, field)
+    from vitax import recipe
 
-    def __iter__(self) -> Iterator[bytes]:
-        for file in self._files:
+    return of_recipe(recipe.load(config, list(overrides)).data, config)
+
+
+def of_paths(paths: Sequence[str], field: str = "text") -> Text:
+    """The documents of files and folders of .txt, .gz and .jsonl.
+
+    Args:
+      paths: files and folders.
+      field: of JSON lines, that holds the text.
+
+    Raises:
+      UserError: nothing there.
+    """
+
+    def wanted(name: str) -> bool:
+        return name.endswith((".txt", ".gz", ".jsonl"))
+
+    found = [f for path in paths for f in document_files.find(path, wanted, ".txt, .gz or .jsonl", "tokenizer train")]
+
+    def read() -> Iterator[bytes]:
+        for file in found:
             if document_files.is_json_lines(file.name):
                 for place, row in document_files.rows([file]):
-                    yield document_files.text_of(row, place, self._field)
+                    yield document_files.text_of(row, place, field)
             else:
                 yield from document_files.of_text([file], None)
 
-    def pieces(self) -> Iterator[str]:
-        """Text cut where no token can reach across."""
-        for text in self:
-            yield from files.pieces(files.text_of(text))
+    return Text(", ".join(paths), read)
 
 
-def _bpe(text: _Text, vocab_size: int) -> Any:
+def of_recipe(data: Any, name: str) -> Text:
+    """The documents that a recipe trains on, its split and no other.
+
+    Args:
+      data: ``data`` of a recipe of text.
+      name: of the recipe.
+
+    Raises:
+      UserError: a recipe of images.
+    """
+    if data.size is not None:
+        raise UserError(f"tokenizer train: --config {name} trains on images; expected a recipe of text.")
+    # Which tokens there will be is not known yet, and does not matter to the documents.
+    source = data.open(data.source, "data.source", Bytes())
+    if not hasattr(source, "documents"):
+        kind = data.source["kind"]
+        raise UserError(
+            f'tokenizer train: --config {name}: its source "{kind}" gives no documents; name files instead.'
+        )
+    return Text(f"--config {name}", source.documents)
+
+
+def _pieces(text: Text) -> Iterator[str]:
+    """Text cut where no token can reach across."""
+    for document in text:
+        yield from files.pieces(files.text_of(document))
+
+
+def _bpe(text: Text, vocab_size: int) -> Any:
     import tokenizers
 
     engine = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -111,11 +168,11 @@ def _bpe(text: _Text, vocab_size: int) -> Any:
         initial_alphabet=sorted(files.byte_letters()),
         show_progress=False,
     )
-    engine.train_from_iterator(text.pieces(), trainer=trainer)
+    engine.train_from_iterator(_pieces(text), trainer=trainer)
     return engine
 
 
-def _wordpiece(text: _Text, vocab_size: int, lowercase: bool) -> Any:
+def _wordpiece(text: Text, vocab_size: int, lowercase: bool) -> Any:
     import tokenizers
 
     start = {mark: i for i, mark in enumerate(wordpiece.MARKS)}
@@ -138,17 +195,17 @@ def _wordpiece(text: _Text, vocab_size: int, lowercase: bool) -> Any:
         continuing_subword_prefix=wordpiece.CONTINUES,
         show_progress=False,
     )
-    engine.train_from_iterator(text.pieces(), trainer=trainer)
+    engine.train_from_iterator(_pieces(text), trainer=trainer)
     made = wordpiece.engine(engine.get_vocab(), lowercase)
     made.decoder = tokenizers.decoders.WordPiece(prefix=wordpiece.CONTINUES)
     made.add_special_tokens(list(wordpiece.MARKS))
     return made
 
 
-def _alphabet(normalizer: Any, text: _Text) -> list[str]:
+def _alphabet(normalizer: Any, text: Text) -> list[str]:
     """The letters of words, the commonest ``MAX_ALPHABET`` of them, sorted."""
     counts = collections.Counter[str]()
-    for piece in text.pieces():
+    for piece in _pieces(text):
         counts.update(normalizer.normalize_str(piece))
     present = [letter for letter in counts if not letter.isspace()]
     common = sorted(present, key=lambda letter: (-counts[letter], letter))[:MAX_ALPHABET]

@@ -45,6 +45,18 @@ def test_safetensors_holds_the_same_in_its_own_dtypes(run, tmp_path):
         assert json.loads(file.metadata()["recipe"]) == {"seed": 1}
 
 
+def test_the_mean_of_the_last_steps_is_written(run, tmp_path):
+    row = export.export(run / "checkpoints", 2, tmp_path / "mean.npz", "params", last=2)
+    assert row["steps"] == [1, 2]
+    want = [dict(tree.named_leaves(state_at(step).params)) for step in (1, 2)]
+    with np.load(tmp_path / "mean.npz") as file:
+        mean = (np.asarray(want[0][KERNEL], np.float64) + np.asarray(want[1][KERNEL], np.float64)) / 2
+        np.testing.assert_array_equal(file[KERNEL], mean.astype(np.float32))
+        assert json.loads(str(file[files.METADATA_ENTRY]))["mean_of_steps"] == "[1, 2]"
+    with pytest.raises(UserError, match=r"--last 9: .* holds 2 checkpoint\(s\) up to step 2 \(1, 2\)"):
+        export.export(run / "checkpoints", 2, tmp_path / "w.npz", last=9)
+
+
 def test_without_averages_the_parameters_are_taken(tmp_path):
     folder = save(tmp_path / "plain", (1,), averages=False) / "checkpoints"
     assert export.export(folder, 1, tmp_path / "w.npz")["weights"] == "params"

@@ -14,14 +14,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from scripts import seeded_weights
+from tests.conftest import tiny_config
 from tests.published import TOLERANCE, error, nested
 from tests.timm_weights import load, section
-from vitax import infer, published, publishing, zoo
-from vitax.checkpoint import files
+from vitax import infer, published, publishing, recipe, run, zoo
+from vitax.__main__ import main
+from vitax.checkpoint import convert, files
+from vitax.checkpoint.names import gpt
 from vitax.construct import construct
+from vitax.core import tree
 from vitax.core.errors import UserError
+from vitax.data.tokenizers import files as tokenizer_files
+from vitax.models.gpt import GPT
 from vitax.models.table import MODELS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -31,6 +38,7 @@ HEADS = {
     "bert_hf_classification": "classification",
     "bert_hf_span": "span",
 }
+QUICK = {"xla_backend_optimization_level": 0}
 NAMES = ("gpt_hf_gpt1", "gpt_hf_gpt2", *HEADS)
 MODEL_TYPES = {"gpt_hf_gpt1": "openai-gpt", "gpt_hf_gpt2": "gpt2"}
 
@@ -57,8 +65,8 @@ def outputs(found, name):
     held, _, _ = golden(name)
     model = construct(MODELS, found.recipe["model"], "model")
     inputs = {"segment_ids": held["mask"], "token_types": held["types"]} if name in HEADS else {}
-    run = jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})
-    output = run({"params": nested(found.params)}, held["tokens"], **inputs)
+    apply = jax.jit(model.apply, compiler_options=QUICK)
+    output = apply({"params": nested(found.params)}, held["tokens"], **inputs)
     named = {"logits": output.logits, "features": output.features, **output.intermediates}
     if HEADS.get(name) == "span":
         named |= {"start": output.logits[..., 0], "end": output.logits[..., 1]}
@@ -202,7 +210,9 @@ def test_create_model_takes_them_by_name(tmp_path, monkeypatch):
     tiny = dict(published.load(source).recipe["model"])
     monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": tiny})
     monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
+    pooler = published.load(source).params["pooler/kernel"]
     model, variables = zoo.create_model("BERT-base", checkpoint=source, head="classification", num_classes=2)
+    np.testing.assert_array_equal(variables["params"]["pooler"]["kernel"], pooler)
     assert variables["params"]["head"]["kernel"].shape == (16, 2)
     assert model.apply(variables, golden("bert_hf_pretraining")[0]["tokens"]).logits.shape == (3, 2)
 
@@ -224,3 +234,113 @@ def test_transformers_loads_what_is_exported(tmp_path):
         publishing.run(write(tmp_path / name, name), tmp_path / f"{name}_hf", "hf")
         words += [tmp_path / f"{name}_hf", GOLDEN / f"{name}.npz"]
     subprocess.run([sys.executable, str(GOLDEN.parents[1] / "scripts" / "check_text_export.py"), *words], check=True)
+
+
+@pytest.fixture(scope="module")
+def small_gpt2(tmp_path_factory):
+    """A GPT-2 over bytes with its tokenizer, as Hugging Face lays it out: (folder, module, params)."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    model = GPT(width=16, depth=2, mlp_dim=64, num_heads=2, vocab_size=257, context=24)
+    params = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), np.zeros((1, 2), np.int32)))["params"]
+    # Far from ties, and from saying each token again.
+    params = tree.map_named(lambda name, x: 9 * x if name.endswith("kernel") else x, params)
+    theirs = convert.to_theirs(gpt.gpt2_table(), dict(tree.named_leaves(params)), {"num_heads": 2})
+    seeded_weights.write(folder / "model.safetensors", {n: np.asarray(x) for n, x in theirs.arrays.items()})
+    (folder / "config.json").write_text('{"model_type": "gpt2", "n_head": 2}')
+    letters = dict(tokenizer_files.byte_letters())
+    (folder / "vocab.json").write_text(json.dumps(letters | {"<|endoftext|>": 256}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder, model, params
+
+
+def test_create_model_keeps_a_head(tmp_path, monkeypatch, capsys):
+    source = write(tmp_path, "bert_hf_span")
+    found = published.load(source)
+    monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": dict(found.recipe["model"])})
+    monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
+    _, variables = zoo.create_model("BERT-base", checkpoint=source)
+    for name, value in tree.named_leaves(variables["params"]):
+        np.testing.assert_array_equal(value, found.params[name], err_msg=name)
+    said = capsys.readouterr().err
+    assert f"placed {len(found.params)} parameters as they are" in said
+    assert "resampled" not in said
+
+
+def test_a_published_gpt_continues_a_prompt(small_gpt2, capsys):
+    folder, model, params = small_gpt2
+    words = ["--prompt", "To b\u00e9", "--temperature", "0", "--max-tokens", "6", "--json"]
+    assert main(["generate", "--checkpoint", str(folder), *words]) == 0
+    made = json.loads(capsys.readouterr().out)
+    tokens = [256, *"To b\u00e9".encode()]
+    apply = jax.jit(lambda x: model.apply({"params": params}, x).logits, compiler_options=QUICK)
+    for _ in range(made["tokens"]):
+        # Padded behind, which a causal model does not see.
+        tokens.append(int(apply(np.array([tokens + [0] * (16 - len(tokens))]))[0, len(tokens) - 1].argmax()))
+    assert made["tokens"] > 0
+    assert made["text"] == bytes(tokens[7:]).decode(errors="replace")
+
+
+def test_a_bert_continues_nothing(tmp_path, capsys):
+    assert main(["generate", "--checkpoint", write(tmp_path, "bert_hf_pretraining"), "--prompt", "a"]) == 2
+    assert 'a model of kind "bert" gives no text; vitax predict' in capsys.readouterr().err
+
+
+def test_a_published_classifier_is_evaluated(tmp_path, capsys):
+    folder = Path(write(tmp_path / "model", "bert_hf_classification", id2label={"0": "x", "1": "y", "2": "z"}))
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmn"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    texts = ["a b", "c", "d e f", "g h"]
+    predicted = []
+    assert main(["predict", "--checkpoint", str(folder), "--json", *(w for t in texts for w in ("--text", t))]) == 0
+    for row in json.loads(capsys.readouterr().out):
+        predicted.append(row["topk"][0]["label"])
+    rows = [f"{text},{label}" for text, label in zip(texts, [*predicted[:3], "x" if predicted[3] != "x" else "y"])]
+    (tmp_path / "table.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    data = "--config.evaluators.val.data"
+    options = {"source.kind": "text_table", "source.path": tmp_path / "table.csv", "num_examples": 4}
+    options |= {"source.classes": '("x","y","z")'}
+    command = ["eval", "--checkpoint", str(folder), "--json", "--config.evaluators.val.kind=text_classification"]
+    assert main([*command, *(f"{data}.{k}={v}" for k, v in options.items())]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["val/accuracy"] == 0.75
+
+
+def test_a_run_starts_from_a_published_gpt_of_a_longer_context(small_gpt2, tmp_path):
+    folder, _, params = small_gpt2
+    (tmp_path / "text.txt").write_text("to be or not to be " * 9)
+    tokenizer = {"kind": "bpe", "path": str(folder)}
+    data = {"source": {"kind": "text", "path": str(tmp_path / "text.txt")}, "num_examples": 11, "length": 16}
+    plain = tiny_config(
+        model={"kind": "gpt", "width": 16, "depth": 2, "mlp_dim": 64, "num_heads": 2},
+        objective={"kind": "language_model"},
+        data=data | {"tokenizer": tokenizer, "batch_size": 8},
+        evaluators={},
+        init_from={"checkpoint": str(folder)},
+    )
+    built = recipe.build(plain)
+    state = run.initial_state(built, built.program(), tmp_path)
+    np.testing.assert_array_equal(state.params["pos_embedding"], params["pos_embedding"][:16])
+    np.testing.assert_array_equal(state.params["embedding"], params["embedding"])
+
+
+def test_a_classifier_starts_from_a_published_bert(tmp_path):
+    source = write(tmp_path / "bert", "bert_hf_pretraining")
+    (tmp_path / "table.csv").write_text("text,label\na,no\nb,yes\n")
+    data = {"source": {"kind": "text_table", "path": str(tmp_path / "table.csv")}, "num_examples": 2, "length": 6}
+    plain = tiny_config(
+        model={"kind": "bert", "width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2},
+        objective={"kind": "text_classification"},
+        data=data | {"vocab_size": 19, "batch_size": 8, "tokenizer": {"kind": "wordpiece", "path": "none"}},
+        evaluators={},
+        init_from={"checkpoint": source},
+    )
+    built = recipe.build(plain)
+    state = run.initial_state(built, built.program(), tmp_path)
+    held = published.load(source).params
+    for name, value in tree.named_leaves(state.params):
+        if name == "embedding/position":
+            np.testing.assert_array_equal(value, held[name][:6])
+        elif not name.startswith("head/"):
+            np.testing.assert_array_equal(value, held[name], err_msg=name)
+    placed = json.loads((tmp_path / "warm_start.json").read_text())
+    assert [line.partition(" ")[0] for line in placed["reset"]] == ["head/bias", "head/kernel"]
+    assert {name.partition("/")[0] for name in placed["ignored"]} == {"mlm", "next_sentence"}

@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from tests.tokenizer_files import write_bpe
 from vitax.core.errors import UserError
+from vitax.data import token_cache
 from vitax.data.text import EmbeddedText, JSONLines, Text
 from vitax.data.text_pipeline import TextPipeline
-from vitax.data.tokenizers import Bytes
+from vitax.data.tokenizers import BPE, Bytes
 from vitax.text_spec import TextSpec
 
 DOCUMENTS = [b"first text", "zw\u00f6lf".encode(), b"the third, a longer one"]
@@ -135,3 +137,56 @@ def test_what_is_wrong_with_text_is_said(source, tmp_path):
         TextSpec({"kind": "embedded_text"}, 1, 8, vocab_size=100).build_source()
     with pytest.raises(UserError, match=r'data.source.paht: unknown field. Did you mean "path"'):
         TextSpec({"kind": "text", "paht": "x"}, 1, 8).check("data")
+
+
+def test_long_text_is_tokenised_once_and_never_stale(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("VITAX_TOKENS", str(tmp_path / "kept"))
+    monkeypatch.setattr("vitax.data.text.KEPT_BYTES", 10)
+    (tmp_path / "a.txt").write_text("the cat---the hat---a bat")
+    made = write_bpe(tmp_path)
+
+    def stream(tokenizer=made, split=""):
+        return Text(str(tmp_path / "a.txt"), tokenizer, T, "---", split).stream
+
+    first = stream()
+    assert isinstance(first, np.memmap)
+    mark = made.end_of_document
+    parts = [[mark, *made.encode(text)] for text in (b"the cat", b"the hat", b"a bat")]
+    np.testing.assert_array_equal(first, [i for part in parts for i in part] + [mark])
+    [file] = (tmp_path / "kept").iterdir()
+    with monkeypatch.context() as patch:  # the second time nothing is tokenised
+        encode = BPE.encode
+        patch.setattr(BPE, "encode", lambda self, text: encode(self, text[:0]))
+        np.testing.assert_array_equal(stream(), first)
+    # Other text, another split and another tokenizer are other files.
+    np.testing.assert_array_equal(stream(split="[1:]"), [i for part in parts[1:] for i in part] + [mark])
+    (tmp_path / "a.txt").write_text("the cat---the rat---a bat")
+    assert (stream() != first).any()
+    other = BPE(str(tmp_path), end="the")
+    assert stream(other)[0] == other.end_of_document != mark
+    assert len(list((tmp_path / "kept").iterdir())) == 4
+    # A damaged one is made again.
+    (tmp_path / "a.txt").write_text("the cat---the hat---a bat")
+    raw = bytearray(file.read_bytes())
+    for damaged in (bytes([raw[0] ^ 1]) + raw[1:], raw[:-2], b""):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(stream(), parts[0] + parts[1] + parts[2] + [mark])
+    assert caplog.text.count("is damaged; the text is tokenised again") == 3
+
+
+def test_tokenising_that_fails_leaves_nothing(tmp_path):
+    def make():
+        yield np.zeros(3, np.uint16)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        token_cache.kept(tmp_path, "key", np.dtype(np.uint16), make)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    ids = np.arange(3, dtype=np.uint16)
+    made = token_cache.kept(tmp_path / "file" / "below", "key", ids.dtype, lambda: iter([ids, ids]))
+    np.testing.assert_array_equal(made, [*ids, *ids])
+    assert "VITAX_TOKENS names another" in caplog.text

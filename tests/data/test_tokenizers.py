@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tokenizer_files import write_bpe, write_wordpiece
 from vitax.core.errors import UserError
 from vitax.data.tokenizers import BPE, TOKENIZERS, Bytes, WordPiece, files
 
@@ -34,22 +35,6 @@ def gpt2():
 @pytest.fixture(scope="module")
 def bert():
     return WordPiece(published("bert-uncased-vocab.txt"))
-
-
-def write_wordpiece(path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "to", "be", "##fore", "or", "not", ",", "[", "]", "mask"]
-    path.write_text("\n".join(words) + "\n")
-    return WordPiece(str(path))
-
-
-def write_bpe(folder):
-    """Bytes, and three merges: "th", "the", " the"."""
-    letters = list(files.byte_letters())
-    space = next(x for x, b in files.byte_letters().items() if b == 32)
-    ids = {t: i for i, t in enumerate([*letters, "th", "the", f"{space}the", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(ids))
-    (folder / "merges.txt").write_text(f"#version: 0.2\nt h\nth e\n{space} the\n")
-    return BPE(str(folder))
 
 
 def test_gpt2_is_as_published(gpt2):
@@ -182,5 +167,8 @@ def test_what_is_wrong_with_a_tokenizer_is_said(tmp_path):
 
 
 def test_the_package_is_imported_at_the_first_use():
-    code = "import sys, vitax.data.tokenizers as t; t.BPE('absent'); assert 'tokenizers' not in sys.modules"
+    code = (
+        "import sys, vitax, vitax.__main__, vitax.arguments, vitax.recipe, vitax.data.tokenizers as t\n"
+        "vitax.arguments.parser(); t.BPE('absent'); assert 'tokenizers' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -36,11 +36,14 @@ TINY = {
     },
     "gpt": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
     "bert": {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
+    "transformer": {"width": 16, "depth": 1, "mlp_dim": 32, "num_heads": 2, "vocab_size": 11, "context": 7},
 }
 # Collections that a model may have beside its parameters, with the names of their leaves.
 STATISTICS = {"batch_stats": {"mean", "var"}}
 # Models of token ids; the others take images.
-TEXT = {"gpt", "bert"}
+TEXT = {"gpt", "bert", "transformer"}
+# Those of a source and a target.
+PAIRS = {"transformer"}
 FLAGS = {"name", "parent"}
 
 
@@ -50,8 +53,8 @@ def test_every_model_is_shrunk_here():
 
 def start(name):
     model = MODELS[name](**TINY[name])
-    inputs = jnp.ones((2, 7), jnp.int32) if name in TEXT else jnp.ones((2, 16, 24, 3))
-    return model, nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), inputs)), inputs
+    inputs = (jnp.ones((2, 7), jnp.int32) if name in TEXT else jnp.ones((2, 16, 24, 3)),) * (1 + (name in PAIRS))
+    return model, nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), *inputs)), inputs
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -61,7 +64,7 @@ def test_output(name):
     for train in (False, True):
         rng = jax.random.split(jax.random.key(1), 2)
         apply = functools.partial(model.apply, train=train, mutable=statistics if train else False)
-        output = jax.jit(apply)(variables, inputs, rng=rng)
+        output = jax.jit(apply)(variables, *inputs, rng=rng)
         if train:
             output, changed = output
             assert tree.difference({k: variables[k] for k in statistics}, changed) == []

@@ -59,8 +59,8 @@ GMACS = {
 }
 # No count of these is printed; their compute is (tests/test_paper.py).
 UNCOUNTED = {"R50+ViT-B/32", "R50+ViT-L/16", "BiT-R50x2", "BiT-R152x1", "BiT-R200x3"}
-# Counted in tests/models/test_efficientnet_counts.py, test_gpt_counts.py and test_bert_counts.py.
-ELSEWHERE = ("EfficientNet-", "GPT-", "BERT-", "MiniLM-")
+# Counted in tests/models/test_{efficientnet,gpt,bert}_counts.py and test_transformer.py.
+ELSEWHERE = ("EfficientNet-", "GPT-", "BERT-", "MiniLM-", "Transformer-")
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -1,7 +1,7 @@
 """Parameters of a checkpoint in one file for other programs: safetensors or NumPy's npz."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,14 @@ from vitax.checkpoint import digest, offline, store, warm_start, weight_writer
 from vitax.core.errors import UserError
 
 
-def export(directory: Path, step: int, out: Path, weights: Literal["ema", "params"] | None = None) -> dict[str, Any]:
+def export(
+    directory: Path, step: int, out: Path, weights: Literal["ema", "params"] | None = None, last: int = 1
+) -> dict[str, Any]:
     """Writes the parameters of a step, and collections such as running statistics, under their names.
 
-    Those of averaged parameters are averaged too.
+    Those of averaged parameters are averaged too. With ``last`` above 1 every array is the
+    mean over so many steps that end with this one (Vaswani et al., arXiv:1706.03762,
+    section 6.1), summed in float64.
 
     A safetensors file holds float32 and bfloat16 as they are; NumPy's format has no
     bfloat16, so an npz holds float32 in its place (exact). The arrays of an npz are
@@ -25,14 +29,21 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
       step: which.
       out: ``*.safetensors`` or ``*.npz``; appears when it is whole.
       weights: averaged parameters or those of the last step; averaged ones where there are any by default.
+      last: checkpoints whose mean is written.
 
     Returns:
-      ``file, step, weights, arrays, parameters, bytes, digest``.
+      ``file, step, steps, weights, arrays, parameters, bytes, digest``.
 
     Raises:
-      UserError: an unknown suffix, no averages, a missing package, or a damaged checkpoint.
+      UserError: an unknown suffix, no averages, a missing package, a damaged checkpoint, or fewer than ``last``.
     """
     weight_writer.check(out)
+    steps = [other for other in store.steps_in(directory) if other <= step][-last:]
+    if len(steps) < last:
+        raise UserError(
+            f"--last {last}: {directory} holds {len(steps)} checkpoint(s) up to step {step} "
+            f"({', '.join(map(str, steps))}). More are kept with --config.checkpoint.keep={last}."
+        )
     try:
         metadata, digests = store.read_metadata(directory, step)
         averaged = any(name.startswith("ema/") for name in digests)
@@ -41,7 +52,12 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
         root = weights or ("ema" if averaged else "params")
         names = warm_start.variables_of(digests, root)
         about = _about(metadata, digests, names, step, root)
-        arrays = ((names[name], array) for name, array in offline.arrays(directory, step, names))
+        if last > 1:
+            held = {
+                f"{s}/{short}": store.read_metadata(directory, s)[1][n] for s in steps for n, short in names.items()
+            }
+            about |= {"mean_of_steps": json.dumps(steps), "digest": digest.combine(held)}
+        arrays = ((names[name], array) for name, array in _mean(directory, steps, names))
         shapes = weight_writer.write(out, arrays, about)
     except store.Damaged as problem:
         raise UserError(
@@ -50,12 +66,24 @@ def export(directory: Path, step: int, out: Path, weights: Literal["ema", "param
     return {
         "file": str(out),
         "step": step,
+        "steps": steps,
         "weights": root,
         "arrays": len(shapes),
         "parameters": sum(int(np.prod(digest.shape_of(digests[n])[0])) for n in names if n.startswith(f"{root}/")),
         "bytes": out.stat().st_size,
         "digest": about["digest"],
     }
+
+
+def _mean(directory: Path, steps: Sequence[int], names: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, mean over the steps), one after the other."""
+    for same in zip(*(offline.arrays(directory, step, names) for step in steps), strict=True):
+        (name, first), *_ = same
+        if len(same) == 1:
+            yield name, first
+            continue
+        total = sum(np.asarray(array, np.float64) for _, array in same)
+        yield name, np.asarray(total / len(same)).astype(first.dtype)
 
 
 def _about(
@@ -69,6 +97,7 @@ def _about(
         "name": metadata.get("name") or "",
         "recipe": json.dumps(metadata["recipe"]),
         "class_names": json.dumps(metadata.get("class_names")),
+        "tokenizers": json.dumps(metadata.get("tokenizers")),
         "versions": json.dumps(metadata["versions"]),
         "digest": digest.combine({short: digests[name] for name, short in names.items()}),
         "state_digest": digest.combine(digests),

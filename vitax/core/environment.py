@@ -1,4 +1,4 @@
-"""What the environment says: where compiled programs and published files are kept."""
+"""What the environment says: where compiled programs, published files and token ids are kept."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +14,11 @@ def compile_cache(env: Mapping[str, str]) -> Path:
 def weight_cache(env: Mapping[str, str]) -> Path:
     """The folder of published weight files: ``VITAX_WEIGHTS``, else below the user's cache folder."""
     return Path(env["VITAX_WEIGHTS"]).expanduser() if env.get("VITAX_WEIGHTS") else _user_cache(env) / "weights"
+
+
+def token_cache(env: Mapping[str, str]) -> Path:
+    """The folder of token ids of long text: ``VITAX_TOKENS``, else below the user's cache folder."""
+    return Path(env["VITAX_TOKENS"]).expanduser() if env.get("VITAX_TOKENS") else _user_cache(env) / "tokens"
 
 
 def _user_cache(env: Mapping[str, str]) -> Path:

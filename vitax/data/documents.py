@@ -8,6 +8,7 @@ in every epoch (``vitax.data.sentence_pairs``, ``vitax.data.masking``).
 import dataclasses
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,15 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import bible, splits
-from vitax.data.text import Text
+from vitax.data import bible, document_files, splits
 
 
 class Corpus(NamedTuple):
     """Tokens of all documents, and where sentences, documents and chunks begin.
 
     Attributes:
-      stream: int32 [tokens], without any special token.
+      stream: uint16 or int32 [tokens], without any special token.
       sentences: int64 [S + 1], offsets into ``stream``.
       documents: int64 [D + 1], numbers of sentences.
       chunks: int64 [N + 1], numbers of sentences; no chunk crosses a document's end.
@@ -53,6 +53,15 @@ class Documents:
         """The sentences of each document."""
         raise NotImplementedError
 
+    def documents(self) -> Iterator[bytes]:
+        """Those of the split, a sentence a line, as text to train a tokenizer on."""
+        return (b"\n".join(sentences) for sentences in self._in_split())
+
+    def _in_split(self) -> Iterator[list[bytes]]:
+        _, part = splits.parse(self.split, "documents")
+        start, stop = (0, None) if part is None else splits.bounds(part, sum(1 for _ in self._documents()))
+        return itertools.islice(self._documents(), start, stop)
+
     @functools.cached_property
     def corpus(self) -> Corpus:
         """All that examples are made of.
@@ -60,27 +69,29 @@ class Documents:
         Raises:
           UserError: the split leaves no document with a sentence.
         """
-        found = list(self._documents())
-        start, stop = splits.bounds(splits.parse(self.split, "documents")[1], len(found))
-        encoded = ([self.tokenizer.encode(s) for s in document] for document in found[start:stop])
-        kept = [document for d in encoded if (document := [s for s in d if len(s)])]
-        if not kept:
-            raise UserError(f'documents: split "{self.split}" leaves no text of the {len(found)} documents.')
-        sizes = [np.array([len(s) for s in document]) for document in kept]
-        pieces = [_chunks(s, self.length - 3) for s in sizes]
+        parts, sizes, pieces = [], [], []
+        for document in self._in_split():
+            # Joined at once: a sentence of its own costs Python more than its tokens.
+            if ids := [s for s in map(self.tokenizer.encode, document) if len(s)]:
+                parts.append(np.concatenate(ids))
+                sizes.append(np.array([len(s) for s in ids], np.int32))
+                pieces.append(_chunks(sizes[-1], self.length - 3))
+        if not parts:
+            total = sum(1 for _ in self._documents())
+            raise UserError(f'documents: split "{self.split}" leaves no text of the {total} documents.')
         return Corpus(
-            stream=np.concatenate([s for document in kept for s in document]).astype(np.int32),
+            stream=np.concatenate(parts),
             sentences=_offsets(np.concatenate(sizes)),
             documents=_offsets(np.array([len(s) for s in sizes])),
             chunks=_offsets(np.concatenate(pieces)),
-            document_of=np.repeat(np.arange(len(kept)), [len(p) for p in pieces]),
+            document_of=np.repeat(np.arange(len(parts)), [len(p) for p in pieces]),
         )
 
     def __len__(self) -> int:
         return len(self.corpus.document_of)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """The tokens of chunk ``index``, int32 [tokens]."""
+        """The tokens of chunk ``index``, [tokens]."""
         corpus = self.corpus
         start, stop = corpus.sentences[corpus.chunks[index : index + 2]]
         return {"tokens": corpus.stream[start:stop]}
@@ -140,8 +151,8 @@ class TextDocuments(Documents):
     split: str = ""
 
     def _documents(self) -> Iterator[list[bytes]]:
-        files = Text(self.path, self.tokenizer, self.length, self.separator)
-        for document in files._documents():
+        files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
+        for document in document_files.of_text(files, self.separator):
             try:
                 yield [s for s in re.split(self.sentence.encode(), document) if s.strip()]
             except re.error as error:

@@ -1,4 +1,4 @@
-"""Pairs of texts, packed into rows of tokens: ``PAIR_SOURCES``.
+"""Pairs of texts, packed into rows of tokens.
 
 A sentence and its translation take room in the same row, the sentence behind its end mark
 in ``source``, the translation behind a mark in ``tokens`` and before one in ``targets``.
@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import importlib.resources
 import pathlib
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,6 +120,10 @@ class Pairs:
             raise UserError(f'pairs: split "{self.split}" leaves none of the {len(sources)} pairs.')
         return [s for s, _ in kept], [t for _, t in kept]
 
+    def documents(self) -> Iterator[bytes]:
+        """Sentences, then translations, as text to train a tokenizer on."""
+        return (text.encode() for side in self.pairs for text in side)
+
     @functools.cached_property
     def rows(self) -> Rows:
         """The pairs as tokens, packed."""
@@ -213,6 +218,3 @@ def _lines(path: str, field: str) -> list[str]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
     return text.removesuffix("\n").split("\n")
-
-
-PAIR_SOURCES: dict[str, Any] = {"embedded_pairs": EmbeddedPairs, "parallel": Parallel}

@@ -15,25 +15,23 @@ from vitax.core.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Tfds:
-    """A data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+class Prepared:
+    """A split of a data set prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
 
     Attributes:
       name: e.g. ``cifar10``, ``imagenet2012:5.1.0`` or ``my_dataset/config``; or empty where
         ``data_dir`` is itself the prepared folder (the one with ``dataset_info.json``).
       split: with TFDS' own slices: ``train[:90%]``, ``train+test``, ``train[100:200]``.
       data_dir: where data sets lie prepared; None for TFDS' default (``~/tensorflow_datasets``).
-      image_key: feature that holds the image.
-      label_key: feature that holds the integer label, or a list of all labels that are
-        right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
-        where there is none, and ``targets`` has them all.
+      features: that it must have.
+      fields: of the source that name the features, for messages.
     """
 
-    name: str = ""
-    split: str = "train"
-    data_dir: str | None = None
-    image_key: str = "image"
-    label_key: str = "label"
+    name: str
+    split: str
+    data_dir: str | None
+    features: tuple[str, ...]
+    fields: str
 
     def _how_to_prepare(self, directory: str) -> str:
         return (
@@ -46,7 +44,7 @@ class Tfds:
         )
 
     @functools.cached_property
-    def _builder(self) -> Any:
+    def builder(self) -> Any:
         os.environ.setdefault("TFDS_DISABLE_WARNINGS", "1")
         import tensorflow_datasets as tfds
 
@@ -75,24 +73,24 @@ class Tfds:
             ) from error
 
     @functools.cached_property
-    def _data(self) -> Any:
+    def data(self) -> Any:
+        """Random access to the records, images as bytes."""
         import tensorflow_datasets as tfds
 
-        builder = self._builder
+        builder = self.builder
         where = str(builder.data_path)
         if not builder.info.splits:
             raise UserError(
                 f"tfds: {where} is not prepared. {self._how_to_prepare(self.data_dir or '~/tensorflow_datasets')}"
             )
-        for feature in (self.image_key, self.label_key):
+        for feature in self.features:
             if feature not in builder.info.features:
                 raise UserError(
                     f'tfds: {self.name or where} has no feature "{feature}"; it has '
-                    f"{', '.join(sorted(builder.info.features))}. Set image_key and label_key."
+                    f"{', '.join(sorted(builder.info.features))}. Set {self.fields}."
                 )
-        decoders = {}
-        if isinstance(builder.info.features[self.image_key], tfds.features.Image):
-            decoders[self.image_key] = tfds.decode.SkipDecoding()
+        images = [f for f in self.features if isinstance(builder.info.features[f], tfds.features.Image)]
+        decoders = {feature: tfds.decode.SkipDecoding() for feature in images}
         try:
             return builder.as_data_source(self.split, decoders=decoders)
         except NotImplementedError as error:
@@ -105,6 +103,40 @@ class Tfds:
                 f'tfds: cannot read split "{self.split}" of {self.name or where} '
                 f"({str(error).strip().splitlines()[0]}). It has {', '.join(sorted(builder.info.splits))}."
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """A data set of images prepared by ``tensorflow_datasets`` with ``file_format="array_record"``.
+
+    Attributes:
+      name: as of ``Prepared``.
+      split: likewise.
+      data_dir: likewise.
+      image_key: feature that holds the image.
+      label_key: feature that holds the integer label, or a list of all labels that are
+        right (``real_label`` of ``imagenet2012_real``): the first is then the label, 0
+        where there is none, and ``targets`` has them all.
+    """
+
+    name: str = ""
+    split: str = "train"
+    data_dir: str | None = None
+    image_key: str = "image"
+    label_key: str = "label"
+
+    @functools.cached_property
+    def _prepared(self) -> Prepared:
+        keys = (self.image_key, self.label_key)
+        return Prepared(self.name, self.split, self.data_dir, keys, "image_key and label_key")
+
+    @property
+    def _builder(self) -> Any:
+        return self._prepared.builder
+
+    @property
+    def _data(self) -> Any:
+        return self._prepared.data
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ any number of hosts and threads, and sees the very bytes it would have seen.
 
 import abc
 import collections
+import functools
 import itertools
 import json
 import os
@@ -64,7 +65,9 @@ class StepIndexed(abc.ABC):
         self.prefetch, self.threads = prefetch, threads or len(os.sched_getaffinity(0))
         self.process_index, self.process_count = process_index, process_count
         self.num_examples = len(source)
-        self._order = order.Order(self.num_examples, seed=seed, shuffle=shuffle)
+        # A source of several parts may have an order of its own.
+        make_order = getattr(source, "make_order", functools.partial(order.Order, self.num_examples))
+        self._order = make_order(seed=seed, shuffle=shuffle)
 
     def batch(self, n: int) -> Batch:
         """This process's contiguous part of global batch ``n``, in buffers of its own.

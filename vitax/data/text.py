@@ -1,4 +1,4 @@
-"""Text as windows of tokens: ``TEXT_SOURCES``.
+"""Text as windows of tokens.
 
 The documents of a source are joined to one stream, each behind the tokenizer's mark,
 and the stream is cut into windows of T inputs; a window's targets are the tokens after
@@ -8,15 +8,21 @@ them, so every token but the first mark is predicted once. The last window is pa
 import dataclasses
 import functools
 import gzip
-import hashlib
+import importlib.metadata
 import importlib.resources
+import itertools
+import os
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 
+from vitax.core import environment
 from vitax.core.errors import UserError
-from vitax.data import document_files, splits
+from vitax.data import document_files, splits, token_cache
+
+# Shorter text is tokenised in less than a second.
+KEPT_BYTES = 1 << 20
 
 
 class Windows:
@@ -34,17 +40,37 @@ class Windows:
     def _documents(self) -> Iterator[bytes]:
         raise NotImplementedError
 
+    def documents(self) -> Iterator[bytes]:
+        """Those of the split, in order."""
+        _, part = splits.parse(self.split, "text")
+        start, stop = (0, None) if part is None else splits.bounds(part, sum(1 for _ in self._documents()))
+        yield from itertools.islice(self._documents(), start, stop)
+
     @functools.cached_property
     def stream(self) -> np.ndarray:
-        """uint16 or int32 [tokens]: the documents, each behind a mark, and a mark at the end."""
-        documents = list(self._documents())
-        start, stop = splits.bounds(splits.parse(self.split, "text")[1], len(documents))
-        mark = self.tokenizer.encode(b"")[:0]
-        mark = np.append(mark, np.array(self.tokenizer.end_of_document, mark.dtype))
-        parts = [part for text in documents[start:stop] for part in (mark, self.tokenizer.encode(text))]
-        if not parts:
-            raise UserError(f'text: split "{self.split}" leaves none of the {len(documents)} documents.')
-        return np.concatenate([*parts, mark])
+        """uint16 or int32 [tokens]: the documents, each behind a mark, and a mark at the end.
+
+        That of long text is kept on disk (``core.environment.token_cache``).
+        """
+        dtype = self.tokenizer.encode(b"").dtype
+        if not hasattr(self.tokenizer, "files"):  # bytes are quicker than any cache
+            return np.concatenate(list(self._parts(dtype)))
+        key, size = token_cache.key_of(self.documents(), self.tokenizer, importlib.metadata.version("tokenizers"))
+        if size < KEPT_BYTES:
+            return np.concatenate(list(self._parts(dtype)))
+        return token_cache.kept(environment.token_cache(os.environ), key, dtype, lambda: self._parts(dtype))
+
+    def _parts(self, dtype: np.dtype) -> Iterator[np.ndarray]:
+        mark = np.array([self.tokenizer.end_of_document], dtype)
+        empty = True
+        for text in self.documents():
+            empty = False
+            yield mark
+            yield self.tokenizer.encode(text)
+        if empty:
+            total = sum(1 for _ in self._documents())
+            raise UserError(f'text: split "{self.split}" leaves none of the {total} documents.')
+        yield mark
 
     @property
     def largest_id(self) -> int:
@@ -70,13 +96,12 @@ class Windows:
         return {name: values[0] for name, values in self.gather(np.array([index])).items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        digest = hashlib.blake2b(np.ascontiguousarray(self.stream).tobytes(), digest_size=8).hexdigest()
         return {
             "kind": "text",
             "tokenizer": self.tokenizer.fingerprint(),
             "length": self.length,
             "tokens": len(self.stream),
-            "digest": digest,
+            "digest": token_cache.digest(self.stream),
         }
 
     def describe(self, index: int) -> str:
@@ -85,7 +110,7 @@ class Windows:
 
 @dataclasses.dataclass(frozen=True)
 class Text(Windows):
-    """Files of text, held in memory.
+    """Files of text.
 
     Attributes:
       path: a file (.txt or .gz), or a folder whose .txt and .gz files are read in the
@@ -156,6 +181,3 @@ class EmbeddedText(Windows):
 
 # A play begins with its title, above the name of its author.
 SHAKESPEARE = r"\n\n(?=[^\n]+\n\nby William Shakespeare)"
-
-
-TEXT_SOURCES: dict[str, Any] = {"embedded_text": EmbeddedText, "json_lines": JSONLines, "text": Text}

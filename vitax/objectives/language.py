@@ -46,8 +46,9 @@ class LanguageModel:
         return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]
 
     def counted(self, batch: Batch) -> jax.Array:
-        """bool [B, T]: the targets that count, which padding does not."""
-        return (batch["segment_ids"] > 0) & batch["mask"][:, None]
+        """bool [B, T]: the targets that count: not padding, and where there is a ``loss_mask`` what it says."""
+        counted = (batch["segment_ids"] > 0) & batch["mask"][:, None]
+        return counted & batch["loss_mask"] if "loss_mask" in batch else counted
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """Cross-entropy in nats and accuracy, both means over tokens."""

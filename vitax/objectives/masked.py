@@ -1,32 +1,19 @@
 """Prediction of masked tokens, and of whether one sentence follows the other."""
 
 import dataclasses
-import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vitax.core.errors import UserError
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
 from vitax.objectives import losses
-
-
-def check_head(model: Any, wanted: str, where: str) -> None:
-    """Refuses a model whose ``head`` is for another task.
-
-    Raises:
-      UserError: says which field decided on the task.
-    """
-    head = getattr(model, "head", wanted)
-    if head != wanted:
-        raise UserError(f'model.head: "{head}", but {where} asks for "{wanted}". Set --config.model.head={wanted}.')
+from vitax.objectives.text import OfText, check_head
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLanguageModel:
+class MaskedLanguageModel(OfText):
     """The mean over masked tokens, plus the mean over examples of the next-sentence loss where it is predicted.
 
     The two means have different weights, so their sum is no ``Mean`` of its own. It is
@@ -44,15 +31,10 @@ class MaskedLanguageModel:
     Reference: Devlin et al., arXiv:1810.04805, appendix A.2.
     """
 
-    model: nn.Module
     next_sentence: bool = True
 
     def __post_init__(self) -> None:
         check_head(self.model, "pretraining" if self.next_sentence else "mlm", "data.next_sentence")
-
-    def init(self, rng: jax.Array, batch: Batch) -> PyTree:
-        """The model's variables for sequences of this batch's length."""
-        return self.model.init(rng, jnp.zeros((1, batch["tokens"].shape[1]), jnp.int32))
 
     def prepare(self, batch: Batch, rng: jax.Array, *, train: bool) -> Batch:
         """Adds ``token_weight`` float32 [B, M]; see the class."""
@@ -62,12 +44,7 @@ class MaskedLanguageModel:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = None
-        if rng is not None:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
-        options |= {"train": rng is not None, "rng": keys, "masked_positions": batch["masked_positions"]}
-        options |= {name: batch[name] for name in ("segment_ids", "token_types")}
-        return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]
+        return super().forward(variables, batch, rng, masked_positions=batch["masked_positions"], **options)
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """The sum of both losses in nats; each, and the accuracies, as metrics of their own weights."""

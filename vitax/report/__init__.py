@@ -1,7 +1,7 @@
 """A workdir -> one self-contained HTML page (``report.html``), no network needed.
 
-``page`` is HTML and figures, ``curves`` reads metrics.jsonl, ``errors`` and ``inside``
-run the newest checkpoint. Each figure also lies as PNG in ``report/``. May import all of
+``page`` is HTML and figures, ``curves`` reads metrics.jsonl, ``errors``, ``inside`` (images)
+and ``texts`` run the newest checkpoint. Each figure also lies as PNG in ``report/``. May import all of
 vitax but the verbs.
 """
 
@@ -17,7 +17,7 @@ from vitax import bill, config_files, infer
 from vitax.core.errors import UserError
 from vitax.evaluators.classification import predictions
 from vitax.recipe import Recipe
-from vitax.report import curves, errors, inside, page
+from vitax.report import curves, errors, inside, page, texts
 from vitax.report.page import Section
 from vitax.train.program import Program
 from vitax.train.workdir import beside, read_json, read_rows
@@ -102,7 +102,8 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_checkpoint(workdir: Path, figures: Path) -> Iterator[Section]:
     recipe, program, state, metadata = infer.load(str(workdir))
-    if recipe.data.size is None:  # text has no pictures to show
+    if recipe.data.size is None:
+        yield from texts.sections(recipe, program, state, figures)
         yield "Versions", page.rows(metadata["versions"])
         return
     names = metadata.get("class_names") or [str(i) for i in range(recipe.data.num_classes)]

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.resources
 import itertools
 import json
 import re
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from vitax.core import paths
-from vitax.core.errors import UserError
+from vitax.core.errors import UserError, pick
 
 TOKENIZER_JSON = "tokenizer.json"
+EMBEDDED = "embedded:"
 # The engine needs about 170 bytes of memory a byte of text, so long text goes in pieces.
 _PIECE, _GROUP = 1 << 14, 64
 # Between a word and the space behind it every engine here cuts, so pieces change no token.
@@ -25,7 +27,8 @@ def read(path: str, layouts: Sequence[tuple[str, ...]]) -> dict[str, bytes]:
 
     Args:
       path: a folder that holds the files of a layout, what the names of such files begin
-        with (``dir/gpt2`` of ``dir/gpt2-encoder.json``), or the file of a layout of one.
+        with (``dir/gpt2`` of ``dir/gpt2-encoder.json``), or the file of a layout of one;
+        ``embedded:NAME`` is the tokenizer that ships with the embedded text of that name.
       layouts: names of files that make a tokenizer, the first that is there counts.
 
     Returns:
@@ -34,6 +37,11 @@ def read(path: str, layouts: Sequence[tuple[str, ...]]) -> dict[str, bytes]:
     Raises:
       UserError: nothing there.
     """
+    if path.startswith(EMBEDDED):
+        name = f"{path.removeprefix(EMBEDDED)}.{TOKENIZER_JSON}"
+        folder = importlib.resources.files("vitax.data.embedded")
+        shipped = {file.name: file for file in folder.iterdir() if file.name.endswith(f".{TOKENIZER_JSON}")}
+        return {TOKENIZER_JSON: pick(shipped, name, "data.tokenizer.path").read_bytes()}
     root = paths.parse(path)
     if root.is_file():
         alone = [name for name, *others in layouts if not others and name.endswith(root.suffix)]
@@ -78,7 +86,9 @@ def engine_of(files: Mapping[str, bytes], path: str, kind: str) -> Any:
     plain = json_of(files[TOKENIZER_JSON], path, TOKENIZER_JSON)
     found = plain.get("model", {}).get("type") if isinstance(plain, dict) else None
     if found != kind:
-        raise UserError(f"data.tokenizer.path: {path}: holds a tokenizer of type {found!r}, expected {kind!r}.")
+        ours = {"BPE": "bpe", "WordPiece": "wordpiece"}.get(str(found))
+        mend = f"Set data.tokenizer.kind={ours}." if ours else "Kinds that are read: bpe, wordpiece."
+        raise UserError(f"data.tokenizer.path: {path}: holds a tokenizer of type {found!r}, expected {kind!r}. {mend}")
     plain |= {"padding": None, "truncation": None, "post_processor": None}
     # A mark that is special can be told not to be looked for; one that is not, cannot.
     plain["added_tokens"] = [{**token, "special": True} for token in plain.get("added_tokens") or ()]

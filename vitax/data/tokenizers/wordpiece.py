@@ -115,6 +115,10 @@ class WordPiece:
         [made] = self._engine.encode_batch([files.text_of(text)], add_special_tokens=False)
         return np.array(made.ids, np.int32), np.array(made.offsets, np.int32).reshape(-1, 2)
 
+    def token(self, index: int) -> str:
+        """A piece or mark as the vocabulary has it: ``##ing``, ``[MASK]``."""
+        return self._tokens[index]
+
     def decode(self, ids: Sequence[int]) -> bytes:
         """Words with single spaces between; marks give none, but an unknown word ``[UNK]``."""
         silent = set(self._marks.values()) - {self.unk_id}

@@ -1,0 +1,105 @@
+"""Batches of one or two texts with a label, as BERT reads them."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
+
+
+class LabelledTextPipeline(StepIndexed):
+    """Turns texts into ``[CLS] text [SEP]`` or ``[CLS] text [SEP] pair [SEP]``.
+
+    What is too long is cut off the end of the longer text. Batches hold tokens,
+    segment_ids (1, and 0 for padding) and token_types (1 for the pair) int32 [B, T]; label
+    int32 [B], or float32 [B] for regression; mask and index.
+
+    Args:
+      source: see ``vitax.data.labelled_text``.
+      vocab_size: token ids lie below it.
+      length: T.
+      tokenizer: a ``wordpiece`` tokenizer.
+      **options: of ``StepIndexed``.
+    """
+
+    def __init__(self, source: Any, *, vocab_size: int, length: int, tokenizer: Any, **options: Any):
+        super().__init__(source, **options)
+        self.vocab_size, self.length, self.tokenizer = vocab_size, length, tokenizer
+
+    def check(self) -> None:
+        """Makes one example, so that bad data are found before devices are started."""
+        self._examples(np.zeros(1, np.int64))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the batches, as JSON-ready data: not hosts, threads or paths."""
+        names = ("batch_size", "seed", "shuffle", "length")
+        plain = {
+            "source": self.source.fingerprint(),
+            "tokenizer": self.tokenizer.fingerprint(),
+            **{name: getattr(self, name) for name in names},
+        }
+        return json.loads(json.dumps(plain))
+
+    def _group(self, examples: int) -> int:
+        return max(1, min(8, SMALL_BYTES // (64 * examples * self.length)))
+
+    def _train_batch(self, n: int, pool: Executor | None) -> Batch:
+        indices = self._order(self._positions(n, self.batch_size))
+        mask = np.ones(len(indices), bool)
+        return {**self._examples(indices), "mask": mask, "index": indices.astype(np.int32)}
+
+    def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
+        positions = self._positions(n, batch_size)
+        mask = positions < self.num_examples
+        indices = np.where(mask, positions, 0)
+        made = {name: x * mask.reshape(-1, *[1] * (x.ndim - 1)) for name, x in self._examples(indices).items()}
+        return {**made, "mask": mask, "index": indices.astype(np.int32)}
+
+    def _examples(self, indices: np.ndarray) -> Batch:
+        rows = [encoded(self.tokenizer, self.source.texts(int(i)), self.length) for i in indices]
+        return {**padded(self.tokenizer, rows, self.length), "label": self.source.labels[indices]}
+
+
+def encoded(tokenizer: Any, texts: tuple[bytes, ...], length: int) -> tuple[np.ndarray, ...]:
+    """Token ids of each text, cut so that all fit with their marks.
+
+    Args:
+      tokenizer: a ``wordpiece`` tokenizer.
+      texts: one or two.
+      length: T.
+    """
+    return fitted([tokenizer.encode(text) for text in texts], length)
+
+
+def fitted(ids: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, ...]:
+    """Token ids of one or two texts, cut so that all fit into ``length`` with their marks."""
+    room = length - 1 - len(ids)
+    if len(ids) == 1:
+        return (ids[0][:room],)
+    # The longer one gives way down to the other, and then both in turn.
+    first = min(len(ids[0]), max(room - len(ids[1]), (room + 1) // 2))
+    return ids[0][:first], ids[1][: room - first]
+
+
+def padded(tokenizer: Any, rows: Sequence[tuple[np.ndarray, ...]], length: int) -> dict[str, np.ndarray]:
+    """``[CLS] a [SEP] b [SEP]`` and padding: tokens, segment_ids and token_types, int32 [B, T].
+
+    Args:
+      tokenizer: a ``wordpiece`` tokenizer.
+      rows: token ids of one or two texts each, that fit.
+      length: T.
+    """
+    tokens = np.full((len(rows), length), tokenizer.pad_id, np.int32)
+    segment_ids, token_types = np.zeros_like(tokens), np.zeros_like(tokens)
+    for row, texts in enumerate(rows):
+        tokens[row, 0], at = tokenizer.cls_id, 1
+        for kind, ids in enumerate(texts):
+            stop = at + len(ids)
+            tokens[row, at:stop], tokens[row, stop] = ids, tokenizer.sep_id
+            token_types[row, at : stop + 1] = kind
+            at = stop + 1
+        segment_ids[row, :at] = 1
+    return {"tokens": tokens, "segment_ids": segment_ids, "token_types": token_types}
