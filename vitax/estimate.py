@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType
 
 from vitax.core import tree
-from vitax.core.errors import UserError
 from vitax.cost import activations, memory
 from vitax.cost.activations import Activations, Traced
 from vitax.cost.chips import Chip
 from vitax.cost.topology import USABLE_HBM_BYTES, Topology
 from vitax.models.hybrid import Hybrid
+from vitax.models.transformer import Transformer
 from vitax.objectives.losses_chunked import number_of_chunks
 from vitax.parallel.mesh import AXES, MeshSpec
 from vitax.recipe import Recipe
@@ -51,7 +51,8 @@ def stack_of(
 ) -> memory.Stack | Traced:
     """The blocks of a recipe's model as one device of a program's mesh sees them.
 
-    A stack of equal transformer blocks by formula, any other network counted on its trace.
+    A stack of equal transformer blocks by formula, any other network (an encoder with a
+    decoder, whose blocks differ, too) counted on its trace.
 
     Args:
       recipe: whose model.
@@ -66,14 +67,12 @@ def stack_of(
     scanned = not (recipe.config.get("unroll", True) if unroll is None else unroll)
     examples = math.ceil(recipe.data.batch_size / (accumulate or recipe.accumulate) / ways)
     itemsize = 2 if recipe.dtype("tpu") == "bfloat16" else 4
+    if isinstance(model, Transformer):
+        found = _activations_of_pair(_for_tracing(recipe), recipe.data.length)
+        return Traced(found, examples, itemsize, policy, scanned)
     if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
-        return Traced(
-            _activations(_for_tracing(recipe), recipe.data.size, recipe.data.channels),
-            examples,
-            itemsize,
-            policy,
-            scanned,
-        )
+        found = _activations(_for_tracing(recipe), recipe.data.size, recipe.data.channels)
+        return Traced(found, examples, itemsize, policy, scanned)
     tensor = program.mesh.shape["tensor"]
     return memory.Stack(
         examples=examples,
@@ -137,18 +136,15 @@ def _activations(model: Any, size: tuple[int, int], channels: int, method: str |
     return activations.count(lambda v, x: model.apply(v, x, train=True, mutable=mutable), variables, image)
 
 
-def check_planned(recipe: Recipe) -> None:
-    """Refuses what the arithmetic here does not know yet.
-
-    Raises:
-      UserError: a model of two stacks that differ.
-    """
-    kind = recipe.config["model"]["kind"]
-    if kind == "transformer":
-        raise UserError(
-            f'plan: "{kind}" has an encoder and a decoder; plans are of single stacks so far. '
-            "vitax train prints the compute of a step, and the ledger what a run has cost."
-        )
+@functools.lru_cache
+def _activations_of_pair(model: Any, length: int) -> Activations:
+    """Likewise of an encoder-decoder, for a source and a target of ``length`` tokens, without its logits."""
+    pair = jax.ShapeDtypeStruct((2, length), jnp.int32)
+    one = jax.ShapeDtypeStruct((1, length), jnp.int32)
+    variables = jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), one, one)
+    return activations.count(
+        lambda v, x: model.apply(v, x[:, 0], x[:, 1], train=True, return_logits=False), variables, pair
+    )
 
 
 def state_bytes(program: Program) -> dict[str, int]:

@@ -53,7 +53,6 @@ def plan(
     Raises:
       UserError: no such topology, no compiler, or a recipe that does not fit its mesh.
     """
-    estimate.check_planned(recipe)
     if mfu is not None and not 0 < mfu <= 1:
         raise UserError(f"--mfu {mfu}: expected above 0 and at most 1.")
     begun = time.perf_counter()

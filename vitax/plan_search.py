@@ -34,7 +34,6 @@ def search(recipe: Recipe, topology: Topology, *, fast: bool, compile_at_most: i
       not), ``best`` (overrides to paste, [] where none fits), ``considered``,
       ``pruned``, ``error``.
     """
-    estimate.check_planned(recipe)
     rows = sorted(_candidates(recipe, topology), key=lambda r: (not r["fits"], r["step_seconds"]))
     if not rows:
         raise UserError(f"plan --search: a batch of {recipe.data.batch_size} divides over no mesh of {topology}.")
