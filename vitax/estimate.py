@@ -94,7 +94,6 @@ def stack_of(
 def vocabulary_of(recipe: Recipe, program: Program, accumulate: int) -> memory.Vocabulary | None:
     """The logits of a language model as one device of a program's mesh sees them; None for images."""
     spec, mesh = program.batch_spec, program.mesh
-    # Of masked tokens there are few, and their logits are made at once.
     name = next((n for n in ("masked_targets", "targets") if n in spec), None)
     if name is None:
         return None
@@ -106,7 +105,7 @@ def vocabulary_of(recipe: Recipe, program: Program, accumulate: int) -> memory.V
         tokens=tokens,
         width=recipe.config["model"]["width"],
         itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
-        chunks=number_of_chunks(rows * length, tokens) if name == "targets" else 1,
+        chunks=number_of_chunks(rows * length, tokens),
     )
 
 

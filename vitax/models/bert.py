@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vitax.core.axes import constrain
 from vitax.core.bounds import DropRate, NotNegative, Positive
 from vitax.core.errors import UserError
-from vitax.core.types import ModelOutput
+from vitax.core.types import ModelOutput, PyTree
 from vitax.layers.blocks import Block
 from vitax.layers.dropout import dropout
 from vitax.layers.encoder import FIRST_BLOCK, Encoder
@@ -20,6 +20,7 @@ from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import RematName
+from vitax.layers.vocabulary import vocabulary_logits
 
 Array = jax.Array
 HeadName = Literal["pretraining", "mlm", "classification", "span", "none"]
@@ -56,11 +57,6 @@ class Embedding(nn.Module):
         ids = {"token": tokens, "position": positions, "type": token_types}
         token, position, kind = (self.tables[name].astype(self.dtype)[x] for name, x in ids.items())
         return token + position + kind
-
-    def attend(self, x: Array) -> Array:
-        """The product with every row of the token table: [B, M, D] -> float32 [B, M, V]."""
-        table = self.tables["token"].astype(self.dtype)
-        return jnp.einsum("bmd,vd->bmv", x, table, preferred_element_type=jnp.float32)
 
 
 class MaskedTokens(nn.Module):
@@ -165,6 +161,7 @@ class BERT(nn.Module):
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
+        return_logits: bool = True,
     ) -> ModelOutput:
         """Encodes sequences and runs the head.
 
@@ -179,12 +176,15 @@ class BERT(nn.Module):
           rng: typed keys [B], one an example; None means no randomness.
           return_intermediates: also return ``embedding`` and ``block_00``..., [B, T, D].
           return_attention: also return ``attention_00``..., float32 [B, N, T, T].
+          return_logits: False leaves the logits of masked tokens to whoever needs them
+            (``output_layer``).
 
         Returns:
           features [B, T, D], the last hidden states; logits float32 of the head: [B, M, V]
           of masked tokens, [B, num_classes], [B, T, 2] (start, end), or None. Intermediates
-          hold ``pooled`` [B, D] (of each row's first token) where there is a pooler, and
-          ``next_sentence`` float32 [B, 2] for ``pretraining``.
+          hold ``pooled`` [B, D] (of each row's first token) where there is a pooler,
+          ``next_sentence`` float32 [B, 2] for ``pretraining``, and ``masked`` [B, M, D],
+          what the logits of masked tokens are made of.
 
         Raises:
           UserError: a sequence longer than ``context``, tokens that are not [B, T], or
@@ -214,7 +214,9 @@ class BERT(nn.Module):
             intermediates["next_sentence"] = self.next_sentence(intermediates["pooled"])
         logits, axes = None, ("embed", "classes")
         if self.head in ("pretraining", "mlm"):
-            logits = self._masked_tokens(x, masked_positions)
+            intermediates["masked"], bias = self._masked_tokens(x, masked_positions)
+            if return_logits:
+                logits = vocabulary_logits(intermediates["masked"], self.embedding.tables["token"], bias)
         elif self.head == "classification":
             pooled = dropout(intermediates["pooled"], self.dropout, rng, FIRST_BLOCK + self.depth)
             logits = Linear((self.num_classes,), axes, "float32", _INITS.kernel, name="head")(pooled)
@@ -226,12 +228,16 @@ class BERT(nn.Module):
         """The longest sequence, whatever ``size``."""
         return self.context
 
-    def _masked_tokens(self, x: Array, positions: Array | None) -> Array:
+    def output_layer(self, variables: PyTree) -> tuple[Array, Array]:
+        """float32 [V, D] and [V] of the variables: what makes logits of ``masked``."""
+        params = variables["params"]
+        return params["embedding"]["token"], params["mlm"]["bias"]
+
+    def _masked_tokens(self, x: Array, positions: Array | None) -> tuple[Array, Array]:
         if positions is not None:
             # Before the output layer: the vocabulary is wide, and one token in seven is masked.
             x = jnp.take_along_axis(x, positions[:, :, None], axis=1)
-        x, bias = self.mlm(x)
-        return constrain(self.embedding.attend(x) + bias, ("batch", "tokens", "vocab"))
+        return self.mlm(x)
 
     def _check_fields(self) -> None:
         if self.width % self.num_heads:

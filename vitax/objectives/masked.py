@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
 from vitax.objectives import losses
+from vitax.objectives.losses_chunked import token_cross_entropy
 from vitax.objectives.text import OfText, check_head
 
 
@@ -24,8 +25,10 @@ class MaskedLanguageModel(OfText):
 
     Attributes:
       model: a module whose ``apply(variables, tokens, segment_ids=, token_types=,
-        masked_positions=, train=, rng=)`` returns a ``ModelOutput`` with logits [B, M, V]
-        and, where next sentences are predicted, ``intermediates["next_sentence"]`` [B, 2].
+        masked_positions=, train=, rng=, return_logits=)`` returns a ``ModelOutput`` with
+        ``intermediates["masked"]`` [B, M, D] and, where next sentences are predicted,
+        ``["next_sentence"]`` [B, 2]; its ``output_layer(variables)``, [V, D] and [V], makes
+        logits of the former.
       next_sentence: whether batches have ``next_sentence``.
 
     Reference: Devlin et al., arXiv:1810.04805, appendix A.2.
@@ -48,12 +51,12 @@ class MaskedLanguageModel(OfText):
 
     def loss(self, variables: PyTree, batch: Batch, rng: jax.Array, *, train: bool) -> LossOutput:
         """The sum of both losses in nats; each, and the accuracies, as metrics of their own weights."""
-        output = self.forward(variables, batch, rng if train else None)
-        assert output.logits is not None
+        output = self.forward(variables, batch, rng if train else None, return_logits=False)
         mask = batch["mask"]
         counted = (batch["masked_weights"] > 0) & mask[:, None]
-        per_token = losses.softmax_cross_entropy(output.logits, batch["masked_targets"])
-        correct = output.logits.argmax(-1) == batch["masked_targets"]
+        model: Any = self.model
+        table, bias = model.output_layer(variables)
+        per_token, correct = token_cross_entropy(output.intermediates["masked"], table, bias, batch["masked_targets"])
         measured = {"masked_loss": Mean.of(per_token, counted), "accuracy": Mean.of(correct, counted)}
         per_example = (per_token * batch["token_weight"]).sum(-1)
         if self.next_sentence:
