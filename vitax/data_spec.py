@@ -52,6 +52,9 @@ class DataSpec:
     prefetch: Positive = 2
     soft_labels: bool = False
 
+    # Batches of images have one size from the first step.
+    ramp: ClassVar[None] = None
+
     @property
     def size(self) -> tuple[int, int]:
         return (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size

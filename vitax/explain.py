@@ -63,8 +63,8 @@ def _length(recipe: Recipe) -> dict[str, Any]:
     evaluators = recipe.config.get("evaluators") or {}
     return {
         "steps": recipe.total_steps,
-        "epochs": recipe.total_steps * data.batch_size / data.num_examples,
-        "examples": recipe.total_steps * data.batch_size,
+        "epochs": recipe.total_examples / data.num_examples,
+        "examples": recipe.total_examples,
         "batch_size": data.batch_size,
         "accumulate": recipe.accumulate,
         "num_examples": data.num_examples,

@@ -151,12 +151,20 @@ class Recipe:
     def total_steps(self) -> int:
         return self.steps(self.duration, "duration")
 
+    @property
+    def total_examples(self) -> int:
+        """Examples that the run trains on, in all epochs."""
+        size, ramp = self.data.batch_size, self.data.ramp
+        return self.total_steps * size if ramp is None else ramp.before(self.total_steps, size)
+
     def steps(self, spec: Duration | Mapping[str, float], where: str) -> int:
         """A duration in steps of this recipe."""
         duration = spec if isinstance(spec, Duration) else Duration.parse(spec, where)
         assert duration is not None
         total = None if where == "duration" else self.total_steps
-        return duration.steps(batch_size=self.data.batch_size, num_examples=self.data.num_examples, total_steps=total)
+        return duration.steps(
+            batch_size=self.data.batch_size, num_examples=self.data.num_examples, total_steps=total, ramp=self.data.ramp
+        )
 
     def every(self, spec: Mapping[str, float], where: str) -> float:
         """An interval in steps (see ``core.durations.due``), at least one."""
@@ -166,7 +174,7 @@ class Recipe:
             raise UserError(f"{where}.{duration.unit}: expected a number above 0, got 0.")
         data = self.data
         exact = duration.exact_steps(
-            batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps
+            batch_size=data.batch_size, num_examples=data.num_examples, total_steps=self.total_steps, ramp=data.ramp
         )
         return max(exact, 1.0)
 
@@ -213,6 +221,7 @@ class Recipe:
             self.total_steps,
             batch_size=self.data.batch_size,
             num_examples=self.data.num_examples,
+            ramp=self.data.ramp,
         )
 
     @functools.cached_property

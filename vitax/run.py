@@ -104,6 +104,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
         metadata=metadata(recipe, pipeline),
         check_resume=lambda found: check_resume(recipe, pipeline, found),
         model_flops_per_example=3.0 * recipe.forward_flops_per_example,
+        ramp=recipe.data.ramp,
         chip=recipe.chip,
         paper=cited(recipe),
     )
@@ -232,14 +233,15 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     model = recipe.config["model"]
     per_device = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
     shape = " x ".join(f"{name} {n}" for name, n in mesh.shape.items() if n > 1) or "1 device"
-    epochs = recipe.total_steps * recipe.data.batch_size / recipe.data.num_examples
+    epochs, ramp = recipe.total_examples / recipe.data.num_examples, recipe.data.ramp
+    grows = "" if ramp is None else f", from {ramp.start} on over {ramp.length(recipe.data.batch_size):,} steps"
     objective: Any = program.objective
     rows = [
         ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
         ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
         *_tokens(objective.model, recipe.data.size),
         ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
-        ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es)"),
+        ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es){grows}"),
         ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
         ("state", f"{terminal.size(per_device)} a device (parameters, optimiser, averages)"),
         ("data", str(dict(recipe.data.source))),

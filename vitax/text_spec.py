@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from vitax.construct import check, construct, fields_of
+from vitax.construct import call, check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.errors import UserError, pick, suggest
+from vitax.core.ramp import Ramp
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.text_sources import TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
@@ -28,6 +29,7 @@ class TextSpec:
       batch_size: windows a step, over all devices.
       shuffle: a new permutation each epoch.
       seed: of the order; the recipe's ``seed`` if left out.
+      batch_ramp: ``start`` and ``examples`` of ``core.ramp.Ramp``: the first batches are smaller.
       threads: that make batches; as many as there are cores if left out.
       prefetch: batches made ahead.
     """
@@ -44,6 +46,7 @@ class TextSpec:
     batch_size: Positive = 64
     shuffle: bool = True
     seed: NotNegative | None = None
+    batch_ramp: Mapping[str, Any] | None = None
     threads: Positive | None = None
     prefetch: Positive = 2
 
@@ -71,6 +74,11 @@ class TextSpec:
         }
 
     @property
+    def ramp(self) -> Ramp | None:
+        """The growth of the first batches, or None."""
+        return None if self.batch_ramp is None else call(Ramp, self.batch_ramp, "data.batch_ramp")
+
+    @property
     def of_source(self) -> dict[str, Any]:
         """Fields of the source that this kind of data has besides."""
         return {}
@@ -87,6 +95,11 @@ class TextSpec:
           UserError: an unknown kind or field.
         """
         self._check_source(self.source, f"{where}.source")
+        if self.ramp is not None and self.ramp.start > self.batch_size:
+            raise UserError(
+                f"{where}.batch_ramp.start: {self.ramp.start}, but batches grow to {self.batch_size} "
+                f"({where}.batch_size)."
+            )
         self.build_tokenizer(where)
 
     def _check_source(self, source: Any, where: str) -> None:
@@ -148,6 +161,7 @@ class TextSpec:
             shuffle=self.shuffle,
             threads=self.threads,
             prefetch=self.prefetch,
+            ramp=self.ramp,
             process_index=index,
             process_count=count,
         )

@@ -9,6 +9,7 @@ import pytest
 
 from tests.tokenizer_files import write_bpe
 from vitax.core.errors import UserError
+from vitax.core.ramp import Ramp
 from vitax.data import token_cache
 from vitax.data.text import EmbeddedText, JSONLines, Text
 from vitax.data.text_pipeline import TextPipeline
@@ -190,3 +191,18 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, caplog):
     made = token_cache.kept(tmp_path / "file" / "below", "key", ids.dtype, lambda: iter([ids, ids]))
     np.testing.assert_array_equal(made, [*ids, *ids])
     assert "VITAX_TOKENS names another" in caplog.text
+
+
+def test_batches_that_grow_lose_no_window(source):
+    options = {"ramp": Ramp(start=1, examples=10), "shuffle": False}
+    grown = pipeline(source, **options)
+    taken = [batch["index"][batch["mask"]] for batch in map(grown.batch, range(12))]
+    assert [len(t) for t in taken[:2]] == [1, 2]
+    assert len(taken[-1]) == 4
+    joined = np.concatenate(taken)
+    np.testing.assert_array_equal(joined, np.arange(len(joined)) % len(source))
+    halves = [pipeline(source, **options, process_index=i, process_count=2).batch(3) for i in (0, 1)]
+    for name, values in grown.batch(3).items():
+        np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), values)
+    with pytest.raises(UserError, match=r"data.batch_ramp.start: 9, but batches grow to 8 \(data.batch_size\)"):
+        TextSpec({"kind": "embedded_text"}, 7, 128, batch_size=8, batch_ramp={"start": 9, "examples": 4}).check("data")

@@ -12,7 +12,7 @@ from vitax.generate.decoding import Decoder
 from vitax.generate.on_mesh import model_of
 from vitax.generate.sampling import Sampling
 from vitax.parallel.mesh import MeshSpec, build_mesh
-from vitax.train.workdir import read_rows
+from vitax.train.workdir import read_json, read_rows
 
 EIGHT = MeshSpec(data=2, fsdp=2, tensor=2)
 RECIPES = {"gpt": "gpt_shakespeare", "transformer": "transformer_bible", "bert": "bert_bible:pretrain"}
@@ -48,6 +48,21 @@ def test_a_run_that_is_started_again_goes_on_bit_for_bit(name, tmp_path):
     straight = losses(tmp_path / "straight")
     assert len(straight) == 4
     assert losses(tmp_path / "again") == straight
+
+
+def test_a_run_goes_on_in_the_middle_of_a_ramp(tmp_path):
+    checked = small("gpt")
+    config = dict(checked.config)
+    config["data"] = {**config["data"], "batch_ramp": {"start": 2, "examples": 15}}
+    ramped = recipe.build(config)
+    assert ramped.data.ramp.length(8) == 3
+    assert trained(ramped, tmp_path / "straight", 4) == EXIT_DONE
+    assert trained(ramped, tmp_path / "again", 2) == EXIT_DONE
+    assert trained(ramped, tmp_path / "again", 4) == EXIT_DONE
+    assert losses(tmp_path / "again") == losses(tmp_path / "straight")
+    ledger = read_json(tmp_path / "again" / "ledger.json")
+    assert ledger["examples"] == 15 + 8
+    assert ledger["model_flops"] == pytest.approx(3 * 23 * ramped.forward_flops_per_example)
 
 
 def variables_on(checked, mesh):

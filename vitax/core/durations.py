@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from vitax.core.errors import UserError, suggest
+from vitax.core.ramp import Ramp
 
 UNITS = ("steps", "epochs", "examples", "fraction")
 
@@ -45,27 +46,33 @@ class Duration:
             raise UserError(f"{where}.fraction: expected 0 to 1, got {value!r}.")
         return cls(value, unit)
 
-    def exact_steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> float:
+    def exact_steps(
+        self, *, batch_size: int, num_examples: int, total_steps: int | None = None, ramp: Ramp | None = None
+    ) -> float:
         """Converts to steps, not rounded.
 
         Args:
           batch_size: examples a step.
           num_examples: examples an epoch.
           total_steps: length of the run; needed for ``fraction`` only.
+          ramp: where the first batches are smaller.
         """
         if self.unit == "steps":
             return self.value
-        if self.unit == "epochs":
-            return self.value * num_examples / batch_size
-        if self.unit == "examples":
-            return self.value / batch_size
+        if self.unit in ("epochs", "examples"):
+            examples = self.value * (num_examples if self.unit == "epochs" else 1)
+            return examples / batch_size if ramp is None else ramp.steps(examples, batch_size)
         if total_steps is None:
             raise UserError("A duration in `fraction` needs the length of the run; give it in steps or epochs.")
         return self.value * total_steps
 
-    def steps(self, *, batch_size: int, num_examples: int, total_steps: int | None = None) -> int:
+    def steps(
+        self, *, batch_size: int, num_examples: int, total_steps: int | None = None, ramp: Ramp | None = None
+    ) -> int:
         """``exact_steps`` rounded to the nearest whole step."""
-        return round(self.exact_steps(batch_size=batch_size, num_examples=num_examples, total_steps=total_steps))
+        return round(
+            self.exact_steps(batch_size=batch_size, num_examples=num_examples, total_steps=total_steps, ramp=ramp)
+        )
 
 
 def due(step: int, every: float) -> bool:

@@ -40,6 +40,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vitax.core.ramp import Ramp
 from vitax.cost import chips
 
 PARTS = ("startup", "restart", "compile", "productive", "data_wait", "evaluation", "checkpoint", "lost")
@@ -70,6 +71,7 @@ class Ledger:
       paper: ``paper``, ``row`` and ``core_days`` of the published run, or None.
       executed_flops_per_step: of the whole mesh, recomputation included; None until it
         is known.
+      ramp: where the first batches are smaller.
     """
 
     device_kind: str
@@ -80,6 +82,7 @@ class Ledger:
     chip: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     paper: Mapping[str, Any] | None = None
     executed_flops_per_step: float | None = None
+    ramp: Ramp | None = None
 
     def __post_init__(self) -> None:
         self._past = _past(self.before)
@@ -127,11 +130,11 @@ class Ledger:
             "last_step": last_step,
             "steps": all_steps,
             "rolled_back_steps": max(all_steps - last_step, 0),
-            "examples": all_steps * self.batch_size,
+            "examples": past["examples"] + self._examples(last_step) - self._examples(past["last_step"]),
             "wall_seconds": wall,
             "seconds": total,
             "goodput": total["productive"] / wall if wall else 0.0,
-            "examples_per_second": last_step * self.batch_size / stepping if stepping else 0.0,
+            "examples_per_second": self._examples(last_step) / stepping if stepping else 0.0,
             "device_kind": self.device_kind,
             "num_devices": self.num_devices,
             "paper": dict(self.paper) if self.paper else None,
@@ -142,15 +145,20 @@ class Ledger:
     def _here(self, seconds: Mapping[str, float], steps: int) -> dict[str, Any]:
         """Spent on this kind of device, earlier starts included, and its rates."""
         stepping = seconds.get("productive", 0.0) + seconds.get("data_wait", 0.0)
+        first = self._past["last_step"]
         executed = self.executed_flops_per_step
         new = {
             "device_seconds": sum(seconds.values()) * self.num_devices,
             "stepping_device_seconds": stepping * self.num_devices,
-            "model_flops": steps * self.batch_size * self.model_flops_per_example,
+            "model_flops": (self._examples(first + steps) - self._examples(first)) * self.model_flops_per_example,
             "executed_flops": 0.0 if not steps else None if executed is None else steps * executed,
         }
         old = self._past["by_device_kind"].get(self.device_kind, dict.fromkeys(_SPENT, 0.0))
         return {name: _add(old[name], new[name]) for name in _SPENT} | self._rates()
+
+    def _examples(self, step: int) -> int:
+        """Of all steps before this one."""
+        return step * self.batch_size if self.ramp is None else self.ramp.before(step, self.batch_size)
 
     def _rates(self) -> dict[str, Any]:
         chip = chips.lookup(self.device_kind)
@@ -181,7 +189,7 @@ def priced(account: Mapping[str, Any], prices: Mapping[str, float]) -> dict[str,
 def _past(account: Mapping[str, Any]) -> dict[str, Any]:
     """What a later start needs of an account; zeros where there is none."""
     seconds = account.get("seconds", {})
-    counts = {name: account.get(name, 0) for name in ("starts", "steps", "last_step")}
+    counts = {name: account.get(name, 0) for name in ("starts", "steps", "last_step", "examples")}
     by_device_kind = dict(account.get("by_device_kind", {}))
     return {**counts, "seconds": {part: seconds.get(part, 0.0) for part in PARTS}, "by_device_kind": by_device_kind}
 

@@ -74,7 +74,7 @@ class MaskedPipeline(StepIndexed):
         return max(1, min(8, SMALL_BYTES // (64 * examples * self.source.length)))
 
     def _train_batch(self, n: int, pool: Executor | None) -> Batch:
-        positions = self._positions(n, self.batch_size)
+        positions = self._train_positions(n)
         indices = self._order(positions)
         return {**self._examples(indices, positions), "mask": np.ones(len(indices), bool), "index": _int32(indices)}
 

@@ -109,7 +109,7 @@ class Pipeline(StepIndexed):
         return max(1, min(8, SMALL_BYTES // local_bytes)) if self._whole_batches else 1
 
     def _train_batch(self, n: int, pool: Executor | None) -> Batch:
-        positions = self._positions(n, self.batch_size)
+        positions = self._train_positions(n)
         indices = self._order(positions)
         image, label = self._make(indices, positions, pool)
         batch: Batch = {

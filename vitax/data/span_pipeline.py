@@ -40,7 +40,7 @@ class SpanPipeline(StepIndexed):
         return max(1, min(8, SMALL_BYTES // (12 * examples * self.source.length)))
 
     def _train_batch(self, n: int, pool: Executor | None) -> Batch:
-        indices = self._order(self._positions(n, self.batch_size))
+        indices = self._order(self._train_positions(n))
         mask = np.ones(len(indices), bool)
         return {**self.source.gather(indices), "mask": mask, "index": indices.astype(np.int32)}
 

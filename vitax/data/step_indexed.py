@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from vitax.core.errors import UserError
+from vitax.core.ramp import Ramp
 from vitax.data import order
 
 Batch = dict[str, np.ndarray]
@@ -40,6 +41,7 @@ class StepIndexed(abc.ABC):
         is what hides a slow producer (a queue alone does not).
       process_index: of this host.
       process_count: hosts; ``batch_size`` is a multiple of it.
+      ramp: smaller batches at first: of the same shape, with the rest under mask False.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class StepIndexed(abc.ABC):
         prefetch: int = 2,
         process_index: int = 0,
         process_count: int = 1,
+        ramp: Ramp | None = None,
     ):
         _check_divisible(batch_size, process_count)
         if not 0 <= process_index < process_count:
@@ -64,7 +67,7 @@ class StepIndexed(abc.ABC):
         self.source, self.batch_size, self.seed, self.shuffle = source, batch_size, seed, shuffle
         self.prefetch, self.threads = prefetch, threads or len(os.sched_getaffinity(0))
         self.process_index, self.process_count = process_index, process_count
-        self.num_examples = len(source)
+        self.num_examples, self.ramp = len(source), ramp
         # A source of several parts may have an order of its own.
         make_order = getattr(source, "make_order", functools.partial(order.Order, self.num_examples))
         self._order = make_order(seed=seed, shuffle=shuffle)
@@ -76,7 +79,7 @@ class StepIndexed(abc.ABC):
           What the subclass makes of B = batch_size / process_count examples, and mask bool
           [B] (all True), index int32 [B].
         """
-        return self._train_batch(n, None)
+        return self._ramped(n, None)
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yields ``batch(start)``, ``batch(start + 1)`` ... without end, made ahead by threads.
@@ -84,7 +87,7 @@ class StepIndexed(abc.ABC):
         An error surfaces at the batch where it occurs and names it. Closing the
         iterator (or dropping it) stops the threads.
         """
-        return self._ahead(self._train_batch, itertools.count(start), self.batch_size)
+        return self._ahead(self._ramped, itertools.count(start), self.batch_size)
 
     def num_eval_batches(self, batch_size: int | None = None) -> int:
         """How many batches ``eval_batches`` yields: the same in every process."""
@@ -121,6 +124,22 @@ class StepIndexed(abc.ABC):
 
         Handing a batch from thread to thread costs 0.1 ms, as much as making a small one.
         """
+
+    def _ramped(self, n: int, pool: Executor | None) -> Batch:
+        made = self._train_batch(n, pool)
+        if self.ramp is None:
+            return made
+        local = self.batch_size // self.process_count
+        rows = self.process_index * local + np.arange(local)
+        return {**made, "mask": made["mask"] & (rows < self.ramp.count(n, self.batch_size))}
+
+    def _train_positions(self, n: int) -> np.ndarray:
+        if self.ramp is None:
+            return self._positions(n, self.batch_size)
+        # Behind the last one that counts stand those of the next batch, which count there.
+        local = self.batch_size // self.process_count
+        first = self.ramp.before(n, self.batch_size) + self.process_index * local
+        return np.arange(first, first + local, dtype=np.int64)
 
     def _positions(self, n: int, batch_size: int) -> np.ndarray:
         local = batch_size // self.process_count

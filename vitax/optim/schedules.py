@@ -30,6 +30,7 @@ import numpy as np
 
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError
+from vitax.core.ramp import Ramp
 
 LearningRate = Callable[[Any], jax.Array]
 
@@ -43,12 +44,13 @@ class _Lengths:
     batch_size: int
     num_examples: int
     total_steps: int
+    ramp: Ramp | None
 
     def exact_steps(self, duration: Duration | None) -> float:
         if duration is None:
             return 0.0
         return duration.exact_steps(
-            batch_size=self.batch_size, num_examples=self.num_examples, total_steps=self.total_steps
+            batch_size=self.batch_size, num_examples=self.num_examples, total_steps=self.total_steps, ramp=self.ramp
         )
 
     def steps(self, duration: Duration | None) -> int:
@@ -87,7 +89,9 @@ class Schedule:
         given = (self._duration(name) for name in self._durations)
         return any(d is not None and d.unit == "fraction" for d in given)
 
-    def make(self, peak: float, total_steps: int, *, batch_size: int, num_examples: int) -> LearningRate:
+    def make(
+        self, peak: float, total_steps: int, *, batch_size: int, num_examples: int, ramp: Ramp | None = None
+    ) -> LearningRate:
         """Builds the function of the step.
 
         Args:
@@ -95,6 +99,7 @@ class Schedule:
           total_steps: updates in the run.
           batch_size: examples a step.
           num_examples: examples an epoch.
+          ramp: where the first batches are smaller.
 
         Returns:
           step (int or integer array, from 0) -> float32 rate of that update; pure,
@@ -107,7 +112,7 @@ class Schedule:
             raise UserError(f"optimizer.lr: expected a number of at least 0, got {peak!r}.")
         if total_steps < 1:
             raise UserError(f"duration: a schedule needs at least one step, got {total_steps}.")
-        lengths = _Lengths(batch_size, num_examples, total_steps)
+        lengths = _Lengths(batch_size, num_examples, total_steps, ramp)
         warmup = lengths.steps(self._duration("warmup"))
         if warmup > total_steps:
             _log.warning(

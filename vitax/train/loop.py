@@ -21,6 +21,7 @@ from vitax.checkpoint.store import Store
 from vitax.core import metrics
 from vitax.core.durations import due
 from vitax.core.errors import EXIT_DONE, RunError
+from vitax.core.ramp import Ramp
 from vitax.core.types import Evaluator, TrainState
 from vitax.cost.ledger import Ledger
 from vitax.parallel import hosts
@@ -55,7 +56,7 @@ class Run:
       evaluators: (evaluator, every so many steps).
       start: makes the state of a fresh run (initialisation, warm start).
       metadata: plain data to keep in every checkpoint (recipe, data fingerprint).
-      model_flops_per_example, chip, paper: for the ledger (see ``cost.ledger.Ledger``).
+      model_flops_per_example, chip, paper, ramp: for the ledger (see ``cost.ledger.Ledger``).
       check_resume: raises where a checkpoint's metadata is of another run.
     """
 
@@ -73,6 +74,7 @@ class Run:
     chip: Mapping[str, Any]
     paper: Mapping[str, Any] | None
     check_resume: Callable[[dict[str, Any]], None]
+    ramp: Ramp | None = None
 
 
 def train(run: Run, clock: Clock) -> int:
@@ -158,6 +160,7 @@ def _ledger(run: Run) -> Ledger:
         num_devices=run.program.mesh.size,
         model_flops_per_example=run.model_flops_per_example,
         batch_size=next(iter(run.program.batch_spec.values())).shape[0],
+        ramp=run.ramp,
         before=read_json(run.workdir / "ledger.json") or {},
         chip=run.chip,
         paper=run.paper,
