@@ -3,7 +3,7 @@
     python benchmarks/generate_cpu.py --torch-python /path/to/env/bin/python [--batch 1 8]
 
 Random weights, float32, prompts of 128 tokens, 128 new ones, greedy (``--top-p`` draws
-instead), two threads. Both make all 128: no token ends a text. Ours is the decoder of
+instead), two threads. Both make all of them: no token ends a text. Ours is the decoder of
 ``vitax generate``; theirs ``model.generate`` with its cache. Prints the median tokens a
 second of each, prompts included, and the median over pairs of bursts of the ratio.
 """
@@ -15,10 +15,10 @@ import time
 
 import two_sides
 
-PROMPT, NEW, VOCAB, END = 128, 128, 50_257, 50_256
+PROMPT, VOCAB, END = 128, 50_257, 50_256
 
 
-def torch_side(batch: int, top_p: float | None, threads: int) -> two_sides.Side:
+def torch_side(batch: int, new: int, top_p: float | None, threads: int) -> two_sides.Side:
     """Returns a function that generates n times and gives the seconds."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -36,17 +36,17 @@ def torch_side(batch: int, top_p: float | None, threads: int) -> two_sides.Side:
                 made = model.generate(
                     prompts,
                     attention_mask=torch.ones_like(prompts),
-                    max_new_tokens=NEW,
-                    min_new_tokens=NEW,
+                    max_new_tokens=new,
+                    min_new_tokens=new,
                     **drawing,
                 )
-            assert made.shape == (batch, PROMPT + NEW)
+            assert made.shape == (batch, PROMPT + new)
         return time.perf_counter() - start
 
     return run
 
 
-def jax_side(batch: int, top_p: float | None) -> two_sides.Side:
+def jax_side(batch: int, new: int, top_p: float | None) -> two_sides.Side:
     """Returns a function that generates n times and gives the seconds."""
     import flax.linen as nn
     import jax
@@ -73,8 +73,8 @@ def jax_side(batch: int, top_p: float | None) -> two_sides.Side:
     def run(rounds: int) -> float:
         start = time.perf_counter()
         for _ in range(rounds):
-            made = decoder(variables, prompts, NEW, sampling)
-            assert [len(row) for row in made] == [NEW] * batch
+            made = decoder(variables, prompts, new, sampling)
+            assert [len(row) for row in made] == [new] * batch
         return time.perf_counter() - start
 
     return run
@@ -84,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", help="Python with torch and transformers; without it only vitax is timed")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--new", type=int, default=128, help="tokens to generate")
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bursts", type=int, default=5)
@@ -92,17 +93,18 @@ def main() -> None:
     args = parser.parse_args()
     two_sides.use_cores(args.threads)
     if args.serve_torch:
-        return two_sides.serve(torch_side(args.batch[0], args.top_p, args.threads))
+        return two_sides.serve(torch_side(args.batch[0], args.new, args.top_p, args.threads))
     os.environ["JAX_PLATFORMS"] = "cpu"
     for batch in args.batch:
-        sides: dict[str, two_sides.Side] = {"vitax": jax_side(batch, args.top_p)}
+        sides: dict[str, two_sides.Side] = {"vitax": jax_side(batch, args.new, args.top_p)}
         if args.torch_python:
             command = [args.torch_python, __file__, "--serve-torch", "--batch", str(batch)]
+            command += ["--new", str(args.new)]
             command += ["--threads", str(args.threads)] + (["--top-p", str(args.top_p)] if args.top_p else [])
             sides["transformers"] = two_sides.Other(command)
         times = two_sides.alternate(sides, args.bursts, args.rounds)
         for name, seconds in times.items():
-            rates = [batch * NEW / s for s in seconds]
+            rates = [batch * args.new / s for s in seconds]
             print(
                 f"batch {batch}  {name:13s} {statistics.median(rates):7.1f} tokens/s  "
                 f"(least {min(rates):.1f}, most {max(rates):.1f})"

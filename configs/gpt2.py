@@ -87,6 +87,8 @@ def get_config(variant: str = "small") -> ConfigDict:
             # A width of 1600 divides over 64 devices and not over 128.
             "mesh": {"data": -1, "fsdp": 16} if large else {"data": -1},
             "remat": "full" if large else "none",
+            # A loop over the blocks: the time to compile does not grow with their number.
+            "unroll": not large,
             "checkpoint": {"every": {"steps": 5_000}},
             "log": {"every": {"steps": 100}},
             "seed": 0,

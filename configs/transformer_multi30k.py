@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "optimizer": {"kind": "adamw", "lr": 1.5e-3, "b2": 0.98, "eps": 1e-9, "weight_decay": 0.0},
             "schedule": {"kind": "rsqrt", "timescale": 1000, "warmup": {"steps": 1000}, "cooldown": {"fraction": 0.3}},
-            "duration": {"epochs": 11},
+            "duration": {"epochs": 9},
             "checkpoint": {"every": {"epochs": 1}},
             "log": {"every": {"steps": 50}},
             "seed": 0,

@@ -35,7 +35,8 @@ class Stack:
       flat: attention is a kernel over flat arrays (``layers.flat_attention``): heads
         side by side pad to nothing, and scores are never in HBM.
       stem: what a convolutional stem in front leaves, in bytes of one example.
-      weights_dropped: dropout on the attention weights, whose mask is kept beside the scores.
+      weights_dropped: dropout on the attention weights; the compiler draws its mask again for
+        the backward pass, where it stands beside the scores.
     """
 
     examples: int
@@ -57,11 +58,10 @@ class Stack:
         t8, t128 = _up(self.tokens, 8), _up(self.tokens, 128)
         heads = self.num_heads * self.head_dim
         per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
-        scores = (2 if self.weights_dropped else 1) * self.num_heads * t8 * t128 * self.itemsize
         return {
             "stream": t8 * self.width * self.itemsize,
             "head": (t8 * _up(heads, 128) if self.flat else self.num_heads * per_head) * self.itemsize,
-            "scores": 0 if self.flat else scores,
+            "scores": 0 if self.flat else self.num_heads * t8 * t128 * self.itemsize,
             "hidden": t8 * self.mlp_dim * self.itemsize,
         }
 
@@ -88,6 +88,7 @@ class Stack:
     def in_flight_bytes(self) -> int:
         """What one block's backward pass needs on top."""
         a = self._arrays()
+        a["scores"] *= 2 if self.weights_dropped else 1
         again = 0 if self.remat == "none" else 2 * a["stream"] + 4 * a["head"] + a["scores"] + a["hidden"]
         return self.examples * (again + max(_IN_FLIGHT * a["scores"], _IN_FLIGHT * a["hidden"]) + 2 * a["stream"])
 

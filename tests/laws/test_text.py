@@ -1,0 +1,82 @@
+"""Runs on text: started again they go on bit for bit; on any mesh they train and decode alike."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.test_recipes import shrink
+from vitax import config_files, recipe, run
+from vitax.core.errors import EXIT_DONE
+from vitax.generate.beam import BeamSearch
+from vitax.generate.decoding import Decoder
+from vitax.generate.on_mesh import model_of
+from vitax.generate.sampling import Sampling
+from vitax.parallel.mesh import MeshSpec, build_mesh
+from vitax.train.workdir import read_rows
+
+EIGHT = MeshSpec(data=2, fsdp=2, tensor=2)
+RECIPES = {"gpt": "gpt_shakespeare", "transformer": "transformer_bible", "bert": "bert_bible:pretrain"}
+
+
+def small(name, **changes):
+    """A shrunk recipe; dropout stays on."""
+    config = config_files.load(RECIPES[name]).copy_and_resolve_references()
+    for path, value in changes.items():
+        config_files.override(config, path.replace("__", "."), value)
+    return shrink(config)
+
+
+def trained(checked, workdir, steps):
+    config = dict(checked.config) | {"duration": {"steps": steps}, "log": {"every": {"steps": 1}}, "evaluators": {}}
+    config["schedule"] = {"kind": "constant"}
+    return run.train(recipe.build(config), workdir)
+
+
+def losses(workdir):
+    return [row["train/loss"] for row in read_rows(workdir / "metrics.jsonl") if "train/loss" in row]
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("transformer", "bert")]
+
+
+@pytest.mark.parametrize("name", ["gpt", *SLOW])
+def test_a_run_that_is_started_again_goes_on_bit_for_bit(name, tmp_path):
+    checked = small(name)
+    assert trained(checked, tmp_path / "straight", 4) == EXIT_DONE
+    assert trained(checked, tmp_path / "again", 2) == EXIT_DONE
+    assert trained(checked, tmp_path / "again", 4) == EXIT_DONE
+    straight = losses(tmp_path / "straight")
+    assert len(straight) == 4
+    assert losses(tmp_path / "again") == straight
+
+
+def variables_on(checked, mesh):
+    program = checked.program(build_mesh(mesh, jax.devices()[: 8 if mesh is EIGHT else 1]))
+    state = program.init(0)
+    # Away from the start, where the end is as likely as anything.
+    return program, {"params": jax.tree.map(lambda p: p * 3.0, state.params)}
+
+
+def test_decoding_is_the_same_on_any_mesh():
+    checked = small("gpt")
+    prompts = [[256, 70, 71], [256], [256, 1, 2, 3, 4]]
+    texts = []
+    for mesh in (MeshSpec(data=1), EIGHT):
+        program, variables = variables_on(checked, mesh)
+        model = model_of(program, 256)
+        greedy = Decoder(model)(variables, prompts, 12, Sampling(temperature=0.0))
+        drawn = Decoder(model)(variables, prompts, 12, Sampling(top_k=20), 5)
+        texts.append((greedy, drawn))
+    assert texts[0] == texts[1]
+
+
+def test_translating_is_the_same_on_any_mesh():
+    checked = small("transformer")
+    source = np.arange(30, dtype=np.int32).reshape(3, 10) + 40, np.arange(10) < np.array([[10], [6], [3]])
+    texts = []
+    for mesh in (MeshSpec(data=1), EIGHT):
+        program, variables = variables_on(checked, mesh)
+        model = model_of(program, 0)
+        texts.append([best.tokens for best in BeamSearch(model, 2)(variables, [[0]] * 3, 8, source=source)])
+    assert texts[0] == texts[1]
+    assert max(map(len, texts[0])) == 8
