@@ -5,7 +5,7 @@ Paper: Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, its archit
   paper is reproduced.
 Data: 7,957 verses that ship with vitax, the World English Bible and Louis Segond's, with a
   BPE of both languages together; the last 300 verses (of Revelation) held out.
-Expected: not measured yet.
+Expected: perplexity 37.0 and BLEU 7.6 on the held-out verses (measured once, seed 0).
 Cost: well under 0.001 TPUv3-core-days.
 Command: vitax train --config transformer_bible --workdir DIR
   then vitax generate --checkpoint DIR --source "In the beginning was the Word."
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
             "paper": {
                 "paper": "arXiv:1706.03762",
                 "row": "its architecture in small, on the New Testament",
-                "expected": {},
+                "expected": {"BLEU": 7.6},
                 "core_days": None,
             },
             "model": {
