@@ -50,6 +50,16 @@ def test_a_wide_beam_finds_the_best_of_all_texts(alpha):
             assert best.score == pytest.approx(score, abs=1e-4)
 
 
+def test_no_text_is_shorter_than_asked():
+    for seed in range(4):
+        model, table = chain(seed)
+        for least in (1, 3):
+            [best] = BeamSearch(model, beams=VOCAB**3)({}, [[STOP]], 5, 0.6, min_tokens=least)
+            score, tokens = max(text for text in every_text(table, [STOP], 5, 0.6) if len(text[1]) >= least)
+            assert best.tokens == tokens
+            assert best.score == pytest.approx(score, abs=1e-4)
+
+
 def test_a_wider_beam_is_at_least_as_good_and_batches_change_nothing():
     model, _ = chain(5)
     scores = [BeamSearch(model, beams)({}, [[STOP]], 6, 0.6)[0].score for beams in (1, 2, 8)]

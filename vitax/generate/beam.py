@@ -67,6 +67,7 @@ class BeamSearch:
         max_tokens: int | Sequence[int],
         alpha: float = 0.6,
         source: tuple[np.ndarray, np.ndarray] | None = None,
+        min_tokens: int = 0,
     ) -> list[Best]:
         """The best continuation of each prompt.
 
@@ -76,6 +77,7 @@ class BeamSearch:
           max_tokens: the longest continuation, of all or of each.
           alpha: see ``penalty``.
           source: of an encoder-decoder: int32 [B, S], and bool [B, S] that is False at padding.
+          min_tokens: the shortest continuation.
 
         Raises:
           UserError: a prompt that is empty or leaves no room in the context.
@@ -84,7 +86,9 @@ class BeamSearch:
         limits = np.minimum(np.broadcast_to(max_tokens, lengths.shape), self.model.context - lengths).astype(np.int32)
         slots = bucket(min(int((lengths + limits).max()), self.model.context), self.model.context)
         made, counts, scores, ended = jax.device_get(
-            self.compiled(variables, tokens, lengths, limits, np.float32(alpha), source, slots=slots)
+            self.compiled(
+                variables, tokens, lengths, limits, np.float32(alpha), source, np.int32(min_tokens), slots=slots
+            )
         )
         return [
             Best(row[:count].tolist(), float(score), bool(end))
@@ -99,6 +103,7 @@ class BeamSearch:
         limits: Array,
         alpha: Array,
         source: tuple[Array, Array] | None,
+        min_tokens: Array,
         slots: int,
     ) -> tuple[Array, Array, Array, Array]:
         """Tokens int32 [B, slots], how many count, scores float32 [B], ended bool [B]."""
@@ -116,6 +121,7 @@ class BeamSearch:
         def step(carry: Any) -> Any:
             n, made, scores, done, done_scores, done_counts, logits, cache = carry
             log_p = jax.nn.log_softmax(logits.astype(jnp.float32)).reshape(batch, beams, -1)
+            log_p = log_p.at[:, :, end].add(jnp.where(n < min_tokens, 2 * NEVER, 0.0))
             vocab = log_p.shape[-1]
             # Twice as many as stay: at most one of a candidate's extensions ends it.
             total, index = lax.top_k((scores[:, :, None] + log_p).reshape(batch, -1), min(2 * beams, beams * vocab))

@@ -86,7 +86,8 @@ class Translator:
                 limits[row] = max_tokens or len(sources[i]) + EXTRA_TOKENS
             # One shape a bucket, however long the longest source of this batch is.
             limits = np.minimum(limits, width + EXTRA_TOKENS)
-            best = self.search(variables, [[model.end]] * rows, limits.tolist(), self.alpha, (tokens, valid))
+            # Trained with smoothed labels, a model gives the empty text more than it deserves.
+            best = self.search(variables, [[model.end]] * rows, limits.tolist(), self.alpha, (tokens, valid), 1)
             for i, one in zip(members, best):
                 text = self.tokenizer.decode(one.tokens).decode(errors="replace")
                 found[i] = Translated(text, len(one.tokens), one.score, one.ended)
