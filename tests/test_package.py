@@ -66,7 +66,7 @@ def test_recipes_run_outside_the_clone(wheel, tmp_path):
 
 def test_embedded_data_stays_small():
     total = sum(p.stat().st_size for p in (ROOT / "vitax" / "data" / "embedded").iterdir() if p.is_file())
-    assert total <= 6.5e6
+    assert total <= 6e6
 
 
 def test_no_text_sends_anybody_to_the_other_package():

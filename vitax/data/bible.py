@@ -3,6 +3,7 @@
 import functools
 import gzip
 import importlib.resources
+import lzma
 import pathlib
 import re
 from typing import Literal
@@ -94,7 +95,7 @@ def read(path: str, translation: Translation, part: Part = "all") -> dict[int, l
 
 
 # File, and the chapter before which it ends; both begin with Matthew.
-_EMBEDDED = {"web": ("new_testament_en_fr.tsv.gz", 1189), "kjv": ("gospels_kjv.txt.gz", ACTS)}
+_EMBEDDED = {"web": ("new_testament_en_fr.tsv.xz", 1189), "kjv": ("gospels_kjv.txt.gz", ACTS)}
 
 
 def _is_in(chapter: int, part: Part) -> bool:
@@ -102,7 +103,8 @@ def _is_in(chapter: int, part: Part) -> bool:
 
 
 def _lines(raw: bytes) -> list[str]:
-    text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    packed = {b"\x1f\x8b": gzip.decompress, b"\xfd7": lzma.decompress}
+    text = packed[raw[:2]](raw) if raw[:2] in packed else raw
     return text.decode().rstrip("\n").split("\n")
 
 

@@ -11,6 +11,7 @@ import functools
 import gzip
 import hashlib
 import importlib.resources
+import lzma
 import pathlib
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -203,8 +204,8 @@ class EmbeddedPairs(Pairs):
     split: str = ""
 
     def _pairs(self) -> tuple[list[str], list[str]]:
-        raw = importlib.resources.files("vitax.data.embedded").joinpath(f"{self.name}.tsv.gz").read_bytes()
-        lines = [line.split("\t") for line in gzip.decompress(raw).decode().splitlines()]
+        raw = importlib.resources.files("vitax.data.embedded").joinpath(f"{self.name}.tsv.xz").read_bytes()
+        lines = [line.split("\t") for line in lzma.decompress(raw).decode().splitlines()]
         return [source for source, _ in lines], [target for _, target in lines]
 
 
