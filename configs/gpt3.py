@@ -10,7 +10,7 @@ In the paper: Adam 0.9, 0.95, 1e-8, clip 1, weight decay 0.1, a warm-up over 375
   The batch grows from 32k tokens linearly over the first 4 to 12 billion.
 Other than the paper: attention is dense in every layer (there it is sparse in every other); the
   batch is the nearest number of windows that divides over a slice (1M tokens are 512 windows,
-  3.2M are 1536); while it grows, steps cost what whole ones do (about 1% of the run). Two rows
+  3.2M are 1536); while it grows, steps cost what whole ones do (1 to 4% of the run). Two rows
   of Table 2.1 are corrected, see `gpt_sizes`.
 Not in the paper: what decays (here kernels and embeddings); 125M with dropout 0; which size
   grows its batch for how long (here 4, 8, 8 and 12 billion tokens for 0.5M to 3.2M a step).

@@ -13,12 +13,15 @@ Command: vitax train --config transformer_bible --workdir DIR
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("",)
+from vitax.config_files import parse_variant
+
+VARIANTS = ("embedded",)
 NAME = "new_testament_en_fr"
 
 
-def get_config() -> ConfigDict:
-    """No variants."""
+def get_config(variant: str = "embedded") -> ConfigDict:
+    """``embedded``, the one there is."""
+    parse_variant(variant, "data", data="embedded")
     source = {"kind": "embedded_pairs", "name": NAME}
     held_out = {"source": source | {"split": "[-300:]"}, "num_examples": 116}
     return ConfigDict(
