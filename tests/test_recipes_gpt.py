@@ -30,13 +30,17 @@ def test_gpt3_carries_table_2_1_and_appendix_b(name):
     adam = made.optimizer
     assert (adam.lr, adam.b1, adam.b2, adam.eps) == (rate, 0.9, 0.95, 1e-8)
     assert (adam.clip_norm, adam.weight_decay) == (1.0, 0.1)
-    assert made.total_steps * made.data.batch_size * 2048 == pytest.approx(300e9, rel=1e-4)
+    assert made.total_examples * 2048 == pytest.approx(300e9, rel=1e-4)
+    # From 32k tokens on, over the first 4 to 12 billion.
+    ramp, size = made.data.ramp, made.data.batch_size
+    assert ramp.start * 2048 == 32_768
+    assert 4e9 <= ramp.examples * 2048 <= 12e9 + 1
     # A warm-up of 375M tokens, a tenth of the peak from 260B tokens on.
-    at = {tokens: float(made.learning_rate(round(tokens / 2048 / made.data.batch_size))) for tokens in (3.75e8, 2.7e11)}
+    at = {tokens: float(made.learning_rate(round(ramp.steps(tokens / 2048, size)))) for tokens in (3.75e8, 2.7e11)}
     assert at[3.75e8] == pytest.approx(rate, rel=1e-3)
     assert at[2.7e11] == pytest.approx(rate / 10, rel=1e-6)
     # The paper counts 6 FLOPs a parameter and token; ours adds attention and the logits.
-    ours = 3 * made.forward_flops_per_example * made.data.batch_size * made.total_steps / 8.64e19
+    ours = 3 * made.forward_flops_per_example * made.total_examples / 8.64e19
     assert 1.0 < ours / days < (1.03 if name == "175B" else 1.6)
 
 
@@ -70,7 +74,7 @@ def test_gpt1_carries_section_4_1():
     assert {"embedding", "pos_embedding", "encoder/block_00/mlp/in/kernel"} <= decays
     assert not any(name.endswith(("bias", "scale")) for name in decays)
     # The authors' 0.96 petaflop/s-days.
-    ours = 3 * made.forward_flops_per_example * made.data.batch_size * made.total_steps / 8.64e19
+    ours = 3 * made.forward_flops_per_example * made.total_examples / 8.64e19
     assert ours == pytest.approx(0.96, rel=0.2)
 
 

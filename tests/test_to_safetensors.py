@@ -66,7 +66,7 @@ def test_what_is_missing_is_in_the_requirements():
 def test_packages_are_pinned_by_version_and_content(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     packages = importlib.import_module("real_weights").PACKAGES
-    assert packages.keys() == {"vit_s_focus", "efficientnet_lite0"}
+    assert packages.keys() == {"vit_s_focus", "efficientnet_lite0", "minilm_l6"}
     for package in packages.values():
         assert "==" in package.requirement
         assert {len(package.sha256), len(package.weights_sha256)} == {64}
