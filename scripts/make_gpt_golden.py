@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from golden import plain
 from transformers import GPT2Config, GPT2LMHeadModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 SHARED = {"vocab_size": 19, "n_positions": 9, "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -47,9 +48,6 @@ def make(name: str) -> dict[str, np.ndarray]:
     logits = model(torch.from_numpy(tokens)).logits
     direction = rng.standard_normal(tuple(logits.shape)).astype(np.float32)
     (torch.cos(logits) * torch.from_numpy(direction)).sum().backward()
-
-    def plain(x: torch.Tensor) -> np.ndarray:
-        return x.detach().numpy().astype(np.float32)
 
     return {
         "config": np.array(json.dumps(SHARED | {"layer_norm_epsilon": config.layer_norm_epsilon})),

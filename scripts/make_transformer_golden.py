@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from golden import plain
 from torch import nn
 
 CONFIG = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2, "vocab_size": 19, "context": 9}
@@ -81,9 +82,6 @@ def make(norm: str) -> dict[str, np.ndarray]:
     logits = decoded @ model["embedding"].weight.T
     direction = rng.standard_normal(tuple(logits.shape)).astype(np.float32)
     (torch.cos(logits) * torch.from_numpy(direction)).sum().backward()
-
-    def plain(x: torch.Tensor) -> np.ndarray:
-        return x.detach().numpy().astype(np.float32)
 
     return {
         "config": np.array(json.dumps(CONFIG | {"norm": norm})),

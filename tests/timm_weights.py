@@ -84,6 +84,16 @@ def error(have, want):
     return float(np.abs(np.asarray(have) - want).max() / np.abs(want).max())
 
 
+def gradient_errors(have, want):
+    """Name -> error of each gradient; have and want: (name, array) and name -> array."""
+    largest = max(float(jnp.abs(g).max()) for g in want.values())
+    # The gradient of a key's bias is zero: what is there is rounding, so it has no scale of its own.
+    return {
+        name: float(jnp.abs(g).max()) / largest if name.endswith("key/bias") else error(g, np.asarray(want[name]))
+        for name, g in have
+    }
+
+
 def residual_from_timm(flat, root):
     """A ResNetV2 of timm -> root, root_norm and blocks.
 

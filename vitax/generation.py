@@ -109,7 +109,6 @@ def generate(
         raise UserError(f'{checkpoint}: a model of kind "{kind}" gives no text; vitax predict says what it can do.')
     tokenizer = recipe.data.build_tokenizer()
     variables = {"params": state.params}
-    # Encoder-decoders alone need to know the length of a source.
     if kind == "transformer":
         rows = _translate(checkpoint, request, program, tokenizer, variables)
     elif request.sources:

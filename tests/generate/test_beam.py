@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.generate.test_decoding import END, GREEDY, PROMPTS, gpt  # noqa: F401
+from tests.generate.test_decoding import GREEDY, PROMPTS, gpt  # noqa: F401
 from vitax.core.types import ModelOutput
 from vitax.generate.beam import BeamSearch, penalty
-from vitax.generate.decoding import Decoder, Model
+from vitax.generate.decoding import Model
 from vitax.layers.vocabulary import only
 
 VOCAB, STOP = 4, 3
@@ -73,8 +73,6 @@ def test_one_beam_is_greedy_decoding(gpt):  # noqa: F811
     decoder, variables, _ = gpt
     greedy = decoder(variables, PROMPTS, 9, GREEDY)
     assert [b.tokens for b in BeamSearch(decoder.model, 1)(variables, PROMPTS, 9)] == greedy
-    assert isinstance(decoder, Decoder)
-    assert decoder.model.end == END
 
 
 def test_a_text_that_never_ends_is_cut_at_the_limit():

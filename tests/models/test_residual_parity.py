@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.timm_weights import TOLERANCE, error, load, residual_from_timm, section, vit_from_timm
+from tests.timm_weights import TOLERANCE, error, gradient_errors, load, residual_from_timm, section, vit_from_timm
 from vitax.core import tree
 from vitax.models.bit import BiT
 from vitax.models.hybrid import Hybrid
@@ -92,13 +92,8 @@ def compare(path, **fields):
     step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options={"xla_backend_optimization_level": 0})
     (_, output), grads = step(params)
     want = dict(tree.named_leaves(convert(section(golden, "gradient/"))))
-    largest = max(float(jnp.abs(g).max()) for g in want.values())
     errors = {"logits": error(output.logits, golden["logits"]), "features": error(output.features, golden["features"])}
-    for name, have in tree.named_leaves(grads):
-        # The gradient of a key's bias is zero: what is there is rounding, so it has no scale of its own.
-        exact = name.endswith("key/bias")
-        errors[name] = float(jnp.abs(have).max()) / largest if exact else error(have, np.asarray(want[name]))
-    return errors
+    return errors | gradient_errors(tree.named_leaves(grads), want)
 
 
 def test_all_kinds_are_there():

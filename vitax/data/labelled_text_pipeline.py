@@ -1,16 +1,15 @@
 """Batches of one or two texts with a label, as BERT reads them."""
 
-import json
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
+from vitax.data.row_pipeline import RowPipeline
+from vitax.data.step_indexed import Batch
 
 
-class LabelledTextPipeline(StepIndexed):
+class LabelledTextPipeline(RowPipeline):
     """Turns texts into ``[CLS] text [SEP]`` or ``[CLS] text [SEP] pair [SEP]``.
 
     What is too long is cut off the end of the longer text. Batches hold tokens,
@@ -25,40 +24,18 @@ class LabelledTextPipeline(StepIndexed):
       **options: of ``StepIndexed``.
     """
 
+    SETTINGS = ("length",)
+    TOKEN_BYTES = 64
+
     def __init__(self, source: Any, *, vocab_size: int, length: int, tokenizer: Any, **options: Any):
         super().__init__(source, **options)
         self.vocab_size, self.length, self.tokenizer = vocab_size, length, tokenizer
 
-    def check(self) -> None:
-        """Makes one example, so that bad data are found before devices are started."""
-        self._examples(np.zeros(1, np.int64))
-
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the batches, as JSON-ready data: not hosts, threads or paths."""
-        names = ("batch_size", "seed", "shuffle", "length")
-        plain = {
-            "source": self.source.fingerprint(),
-            "tokenizer": self.tokenizer.fingerprint(),
-            **{name: getattr(self, name) for name in names},
-        }
-        return json.loads(json.dumps(plain))
+        """As of ``RowPipeline``, and the tokenizer, which the source does not know."""
+        return super().fingerprint() | {"tokenizer": self.tokenizer.fingerprint()}
 
-    def _group(self, examples: int) -> int:
-        return max(1, min(8, SMALL_BYTES // (64 * examples * self.length)))
-
-    def _train_batch(self, n: int, pool: Executor | None) -> Batch:
-        indices = self._order(self._train_positions(n))
-        mask = np.ones(len(indices), bool)
-        return {**self._examples(indices), "mask": mask, "index": indices.astype(np.int32)}
-
-    def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
-        positions = self._positions(n, batch_size)
-        mask = positions < self.num_examples
-        indices = np.where(mask, positions, 0)
-        made = {name: x * mask.reshape(-1, *[1] * (x.ndim - 1)) for name, x in self._examples(indices).items()}
-        return {**made, "mask": mask, "index": indices.astype(np.int32)}
-
-    def _examples(self, indices: np.ndarray) -> Batch:
+    def _rows(self, indices: np.ndarray, positions: np.ndarray) -> Batch:
         rows = [encoded(self.tokenizer, self.source.texts(int(i)), self.length) for i in indices]
         return {**padded(self.tokenizer, rows, self.length), "label": self.source.labels[indices]}
 

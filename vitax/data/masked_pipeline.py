@@ -1,7 +1,5 @@
 """Batches for pre-training BERT: masked tokens and next sentences."""
 
-import json
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -9,10 +7,11 @@ import numpy as np
 from vitax.core.errors import UserError
 from vitax.data import masking, sentence_pairs
 from vitax.data.documents import Documents
-from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
+from vitax.data.row_pipeline import RowPipeline
+from vitax.data.step_indexed import Batch
 
 
-class MaskedPipeline(StepIndexed):
+class MaskedPipeline(RowPipeline):
     """Turns chunks of documents into ``[CLS] A [SEP] B [SEP]`` with hidden tokens.
 
     Split, second segment, length and masks are keyed by the global position, so they are
@@ -38,6 +37,9 @@ class MaskedPipeline(StepIndexed):
       UserError: a token id that the vocabulary lacks, or one document where two are needed.
     """
 
+    SETTINGS = ("max_predictions", "mask_rate", "short_rate", "next_sentence", "whole_words")
+    TOKEN_BYTES = 64
+
     def __init__(
         self,
         source: Documents,
@@ -57,37 +59,10 @@ class MaskedPipeline(StepIndexed):
         if next_sentence:
             sentence_pairs.check(source.corpus)
         self.max_predictions, self.mask_rate, self.short_rate = max_predictions, mask_rate, short_rate
-        self.next_sentence, self.whole_words = next_sentence, whole_words
+        self.next_sentence, self.whole_words, self.length = next_sentence, whole_words, source.length
 
-    def check(self) -> None:
-        """Makes one example, so that bad data are found before devices are started."""
-        self._examples(np.zeros(1, np.int64), np.zeros(1, np.int64))
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What decides the batches, as JSON-ready data: not hosts, threads or paths."""
-        drawn = ("max_predictions", "mask_rate", "short_rate", "next_sentence", "whole_words")
-        names = ("batch_size", "seed", "shuffle", *drawn)
-        plain = {"source": self.source.fingerprint(), **{name: getattr(self, name) for name in names}}
-        return json.loads(json.dumps(plain))
-
-    def _group(self, examples: int) -> int:
-        return max(1, min(8, SMALL_BYTES // (64 * examples * self.source.length)))
-
-    def _train_batch(self, n: int, pool: Executor | None) -> Batch:
-        positions = self._train_positions(n)
-        indices = self._order(positions)
-        return {**self._examples(indices, positions), "mask": np.ones(len(indices), bool), "index": _int32(indices)}
-
-    def _eval_batch(self, n: int, batch_size: int, pool: Executor | None) -> Batch:
-        positions = self._positions(n, batch_size)
-        mask = positions < self.num_examples
-        indices = np.where(mask, positions, 0)
-        made = self._examples(indices, indices)
-        made = {name: x * mask.reshape(-1, *[1] * (x.ndim - 1)) for name, x in made.items()}
-        return {**made, "mask": mask, "index": _int32(indices)}
-
-    def _examples(self, indices: np.ndarray, positions: np.ndarray) -> Batch:
-        corpus, tokenizer, length = self.source.corpus, self.source.tokenizer, self.source.length
+    def _rows(self, indices: np.ndarray, positions: np.ndarray) -> Batch:
+        corpus, tokenizer, length = self.source.corpus, self.source.tokenizer, self.length
         draw = sentence_pairs.pairs if self.next_sentence else sentence_pairs.singles
         marks = 3 if self.next_sentence else 2
         found = draw(corpus, indices, positions, self.seed, length - marks, self.short_rate)
@@ -140,7 +115,3 @@ def laid_out(
     tokens = np.where(plain, stream[np.where(plain, places, 0)], np.where(at == 0, cls_id, sep_id))
     types = (at >= from_b) & (at < from_b + in_b + 1) & (in_b > 0)
     return tokens.astype(np.int32), types.astype(np.int32), plain
-
-
-def _int32(indices: np.ndarray) -> np.ndarray:
-    return indices.astype(np.int32)

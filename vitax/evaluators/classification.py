@@ -58,6 +58,14 @@ def over_all(
         assert total is not None
         return metrics.compute(total)
 
+    return and_of_average(program, of)
+
+
+def and_of_average(
+    program: Program, of: Callable[[Any, Any], dict[str, float]]
+) -> Callable[[TrainState], dict[str, float]]:
+    """``of`` (params, mutables) of a state, and as ``ema/...`` of its average where there is one."""
+
     def run(state: TrainState) -> dict[str, float]:
         values = of(state.params, state.mutables)
         if program.ema is not None:

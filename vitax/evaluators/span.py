@@ -15,7 +15,7 @@ from vitax.data import answers
 from vitax.data.answers import Scores
 from vitax.data.span_pipeline import SpanPipeline
 from vitax.data.squad import Squad
-from vitax.evaluators.classification import global_batches
+from vitax.evaluators.classification import and_of_average, global_batches
 from vitax.train.program import Program
 
 
@@ -59,13 +59,7 @@ class SpanEvaluator:
                 judged.append((answers.exact_match(predicted, wanted), answers.f1(predicted, wanted), predicted != ""))
             return dict(zip(("exact_match", "f1", "answered"), np.mean(judged, 0).tolist()))
 
-        def run(state: TrainState) -> dict[str, float]:
-            values = of(state.params, state.mutables)
-            if program.ema is not None:
-                values |= {f"ema/{k}": v for k, v in of(state.ema, state.ema_mutables).items()}
-            return values
-
-        return run
+        return and_of_average(program, of)
 
 
 def make_forward(program: Program) -> Callable[..., Any]:

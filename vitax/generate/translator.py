@@ -84,8 +84,6 @@ class Translator:
                 tokens[row, : len(sources[i])] = sources[i]
                 valid[row, : len(sources[i])] = True
                 limits[row] = max_tokens or len(sources[i]) + EXTRA_TOKENS
-            # One shape a bucket, however long the longest source of this batch is.
-            limits = np.minimum(limits, width + EXTRA_TOKENS)
             # Trained with smoothed labels, a model gives the empty text more than it deserves.
             best = self.search(variables, [[model.end]] * rows, limits.tolist(), self.alpha, (tokens, valid), 1)
             for i, one in zip(members, best):

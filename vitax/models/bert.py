@@ -21,6 +21,7 @@ from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import RematName
 from vitax.layers.vocabulary import vocabulary_logits
+from vitax.models.sequences import check_heads, check_tokens
 
 Array = jax.Array
 HeadName = Literal["pretraining", "mlm", "classification", "span", "none"]
@@ -190,7 +191,9 @@ class BERT(nn.Module):
           UserError: a sequence longer than ``context``, tokens that are not [B, T], or
             masked positions for a head that has no use for them.
         """
-        self._check_call(tokens.shape, masked_positions)
+        check_tokens(tokens.shape, self.context)
+        if masked_positions is not None and self.head not in ("pretraining", "mlm"):
+            raise UserError(f'masked_positions: model.head "{self.head}" predicts no masked tokens; leave them out.')
         rng = rng if train else None
         index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         mask, positions = Mask(), index
@@ -240,8 +243,7 @@ class BERT(nn.Module):
         return self.mlm(x)
 
     def _check_fields(self) -> None:
-        if self.width % self.num_heads:
-            raise UserError(f"model: width {self.width} does not divide into {self.num_heads} heads.")
+        check_heads(self.width, self.num_heads)
         if self.head not in get_args(HeadName):
             raise UserError(f'model.head: expected one of {", ".join(get_args(HeadName))}, got "{self.head}".')
         if (self.head == "classification") != (self.num_classes > 0):
@@ -249,17 +251,6 @@ class BERT(nn.Module):
                 f'model.num_classes: {self.num_classes} with model.head "{self.head}". The head "classification" '
                 "needs 1 or more (1 for regression); the others have none: leave it 0."
             )
-
-    def _check_call(self, shape: tuple[int, ...], masked_positions: Array | None) -> None:
-        if len(shape) != 2:
-            raise UserError(f"tokens: expected [batch, length], got shape {tuple(shape)}.")
-        if shape[1] > self.context:
-            raise UserError(
-                f"tokens: {shape[1]} in a sequence, but the model has {self.context} positions (model.context). "
-                "Shorten the sequences (data.length), or set model.context."
-            )
-        if masked_positions is not None and self.head not in ("pretraining", "mlm"):
-            raise UserError(f'masked_positions: model.head "{self.head}" predicts no masked tokens; leave them out.')
 
 
 _STREAM = ("batch", "tokens", "embed")

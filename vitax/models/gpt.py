@@ -21,6 +21,7 @@ from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
 from vitax.layers.vocabulary import only, vocabulary_logits
+from vitax.models.sequences import check_heads, check_tokens
 
 Array = jax.Array
 
@@ -75,8 +76,7 @@ class GPT(nn.Module):
     unroll: bool = True
 
     def setup(self) -> None:
-        if self.width % self.num_heads:
-            raise UserError(f"model: width {self.width} does not divide into {self.num_heads} heads.")
+        check_heads(self.width, self.num_heads)
         if self.norm not in ("pre", "post"):
             raise UserError(f'model.norm: expected one of pre, post, got "{self.norm}".')
         make_block = functools.partial(
@@ -135,7 +135,7 @@ class GPT(nn.Module):
         Raises:
           UserError: a sequence longer than ``context``, or tokens that are not [B, T].
         """
-        self._check(tokens.shape)
+        check_tokens(tokens.shape, self.context)
         rng = rng if train else None
         index = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
         mask, positions = Mask.causal(), index
@@ -189,15 +189,6 @@ class GPT(nn.Module):
         x, cache = self.encoder.decode(self._embed(tokens, positions), cache, mask=mask, slots=positions)
         x = self._normalised(only(x, last))
         return ModelOutput(logits=vocabulary_logits(x, self.embedding), features=x, cache=cache)
-
-    def _check(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 2:
-            raise UserError(f"tokens: expected [batch, length], got shape {tuple(shape)}.")
-        if shape[1] > self.context:
-            raise UserError(
-                f"tokens: {shape[1]} in a sequence, but the model has {self.context} positions (model.context). "
-                "Shorten the sequences (data.length), or set model.context."
-            )
 
     def _embed(self, tokens: Array, positions: Array) -> Array:
         x = self.embedding.astype(self.dtype)[tokens] + self.pos_embedding.astype(self.dtype)[positions]

@@ -22,6 +22,7 @@ from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
 from vitax.layers.vocabulary import only, vocabulary_logits
+from vitax.models.sequences import check_heads, check_tokens
 
 Array = jax.Array
 
@@ -103,8 +104,7 @@ class Transformer(nn.Module):
     unroll: bool = True
 
     def setup(self) -> None:
-        if self.width % self.num_heads:
-            raise UserError(f"model: width {self.width} does not divide into {self.num_heads} heads.")
+        check_heads(self.width, self.num_heads)
         for name, valid in (("norm", ("post", "pre")), ("positions", ("sinusoidal", "learned"))):
             if getattr(self, name) not in valid:
                 raise UserError(f'model.{name}: expected one of {", ".join(valid)}, got "{getattr(self, name)}".')
@@ -170,8 +170,8 @@ class Transformer(nn.Module):
           UserError: a sequence longer than ``context``, or tokens that are not [B, T].
         """
         rng = rng if train else None
-        self._check("source", source)
-        self._check("tokens", tokens)
+        check_tokens(source.shape, self.context, "source")
+        check_tokens(tokens.shape, self.context)
         options = {"return_intermediates": return_intermediates, "return_attention": return_attention}
         memory, of_encoder = self._encode(source, source_segments, rng, **options)
         index = _positions(tokens)
@@ -237,7 +237,7 @@ class Transformer(nn.Module):
         """
         memory, valid = None, cache.source_valid
         if source is not None:
-            self._check("source", source[0])
+            check_tokens(source[0].shape, self.context, "source")
             valid = source[1]
             memory, _ = self._encode(source[0], valid.astype(jnp.int32), None)
         slots = jnp.arange(cache.blocks[0][0].num_slots, dtype=jnp.int32)[None]
@@ -265,15 +265,6 @@ class Transformer(nn.Module):
         x = self._embed(source, positions, "source", rng)
         x, beside = self.encoder(x, mask=mask.dense(index, index), rng=fold(rng, ENCODER), **options)
         return self._normalised(self.encoder, x), beside
-
-    def _check(self, name: str, tokens: Array) -> None:
-        if tokens.ndim != 2:
-            raise UserError(f"{name}: expected [batch, length], got shape {tuple(tokens.shape)}.")
-        if tokens.shape[1] > self.context:
-            raise UserError(
-                f"{name}: {tokens.shape[1]} in a sequence, but the model has {self.context} positions (model.context). "
-                "Shorten the sequences (data.length), or set model.context."
-            )
 
     def _embed(self, tokens: Array, positions: Array, side: Literal["source", "target"], rng: Array | None) -> Array:
         if self.positions == "learned":

@@ -1,7 +1,6 @@
 """Next-token prediction as an objective."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
+from vitax.objectives.keys import of_examples
 from vitax.objectives.losses_chunked import token_cross_entropy
 
 
@@ -39,9 +39,7 @@ class LanguageModel:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = None
-        if rng is not None:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
+        keys = of_examples(rng, batch["index"])
         options |= {"segment_ids": batch["segment_ids"], "train": rng is not None, "rng": keys}
         return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]
 

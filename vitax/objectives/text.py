@@ -1,7 +1,6 @@
 """Fine-tuning of an encoder of text: a class or a number a text, and the span of an answer."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ from vitax.core.errors import UserError
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
 from vitax.objectives import losses
+from vitax.objectives.keys import of_examples
 
 
 def check_head(model: Any, wanted: str, where: str) -> None:
@@ -46,9 +46,7 @@ class OfText:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = None
-        if rng is not None:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
+        keys = of_examples(rng, batch["index"])
         options |= {"train": rng is not None, "rng": keys}
         options |= {name: batch[name] for name in ("segment_ids", "token_types")}
         return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]

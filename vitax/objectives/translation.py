@@ -1,13 +1,13 @@
 """Translation, and whatever else turns one text into another, as an objective."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vitax.core.types import Batch, ModelOutput, PyTree
+from vitax.objectives.keys import of_examples
 from vitax.objectives.language import LanguageModel
 
 
@@ -31,9 +31,7 @@ class Translation(LanguageModel):
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = None
-        if rng is not None:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
+        keys = of_examples(rng, batch["index"])
         options |= {name: batch[name] for name in ("source_segments", "segment_ids")}
         options |= {"train": rng is not None, "rng": keys}
         return self.model.apply(variables, batch["source"], batch["tokens"], **options)  # type: ignore[return-value]

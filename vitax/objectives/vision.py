@@ -1,7 +1,6 @@
 """Image classification as an objective."""
 
 import dataclasses
-import functools
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from vitax.core.metrics import Mean
 from vitax.core.types import Batch, LossOutput, ModelOutput, PyTree
 from vitax.objectives import losses, mixing
+from vitax.objectives.keys import of_examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +62,7 @@ class Classification:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a prepared batch; ``rng`` turns dropout on, keyed per example."""
-        keys = None
-        if rng is not None:
-            keys = jax.vmap(functools.partial(jax.random.fold_in, rng))(batch["index"])
+        keys = of_examples(rng, batch["index"])
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
     def _train(self, variables: PyTree, batch: Batch, rng: jax.Array) -> tuple[ModelOutput, PyTree]:

@@ -40,13 +40,12 @@ def sections(recipe: Recipe, program: Program, state: TrainState, figures: Path)
         return
     places = [f"evaluators.{name}.data" for name in recipe.config.get("evaluators") or {}] or ["data"]
     source: Any = recipe.source(places[0])
-    params = state.params if program.ema is None else state.ema
     if kind == "gpt":
-        yield "Samples", _samples(program, source.tokenizer, params)
-        yield "Surprise", _surprise(program, source, params)
+        yield "Samples", _samples(program, source.tokenizer, state.params)
+        yield "Surprise", _surprise(program, source, state.params)
     elif hasattr(source, "pairs"):
-        yield "Translations", _translations(program, source, params)
-        yield "Where a translation looks", _attention(program, source, params, figures)
+        yield "Translations", _translations(program, source, state.params)
+        yield "Where a translation looks", _attention(program, source, state.params, figures)
 
 
 def _samples(program: Program, tokenizer: Any, params: Any) -> str:

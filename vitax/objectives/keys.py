@@ -1,0 +1,18 @@
+"""Random keys of a batch."""
+
+import functools
+
+import jax
+
+
+def of_examples(rng: jax.Array | None, index: jax.Array) -> jax.Array | None:
+    """One typed key an example, from what it is and not from where in the batch it stands.
+
+    Args:
+      rng: key of the step; None means no randomness.
+      index: int32 [B].
+
+    Returns:
+      Typed keys [B], or None.
+    """
+    return None if rng is None else jax.vmap(functools.partial(jax.random.fold_in, rng))(index)
