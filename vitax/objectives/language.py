@@ -39,7 +39,7 @@ class LanguageModel:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = of_examples(rng, batch["index"])
+        keys = of_examples(rng, batch)
         options |= {"segment_ids": batch["segment_ids"], "train": rng is not None, "rng": keys}
         return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]
 

@@ -46,7 +46,7 @@ class OfText:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = of_examples(rng, batch["index"])
+        keys = of_examples(rng, batch)
         options |= {"train": rng is not None, "rng": keys}
         options |= {name: batch[name] for name in ("segment_ids", "token_types")}
         return self.model.apply(variables, batch["tokens"], **options)  # type: ignore[return-value]

@@ -31,7 +31,7 @@ class Translation(LanguageModel):
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a batch; ``rng`` turns dropout on, keyed per example."""
-        keys = of_examples(rng, batch["index"])
+        keys = of_examples(rng, batch)
         options |= {name: batch[name] for name in ("source_segments", "segment_ids")}
         options |= {"train": rng is not None, "rng": keys}
         return self.model.apply(variables, batch["source"], batch["tokens"], **options)  # type: ignore[return-value]

@@ -62,7 +62,7 @@ class Classification:
 
     def forward(self, variables: PyTree, batch: Batch, rng: jax.Array | None = None, **options: Any) -> ModelOutput:
         """The model on a prepared batch; ``rng`` turns dropout on, keyed per example."""
-        keys = of_examples(rng, batch["index"])
+        keys = of_examples(rng, batch)
         return self.model.apply(variables, batch["image"], train=rng is not None, rng=keys, **options)  # type: ignore[return-value]
 
     def _train(self, variables: PyTree, batch: Batch, rng: jax.Array) -> tuple[ModelOutput, PyTree]:
