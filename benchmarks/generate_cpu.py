@@ -61,11 +61,11 @@ def jax_side(batch: int, new: int, top_p: float | None) -> two_sides.Side:
     model = GPT(**gpt_sizes.fields("GPT-2-small"))
     tokens = jnp.zeros((1, PROMPT), jnp.int32)
     variables = nn.meta.unbox(jax.jit(model.init)(jax.random.key(0), tokens))
-    # An end that no token is.
 
     def decode(*arguments, **options):
         return model.apply(*arguments, method="decode", **options)
 
+    # An end that no token is.
     decoder = Decoder(Model(decode, model.empty_cache, model.context, VOCAB))
     prompts = np.random.default_rng(0).integers(0, VOCAB - 1, (batch, PROMPT)).tolist()
     sampling = Sampling(temperature=0.0) if top_p is None else Sampling(top_p=top_p)
@@ -74,7 +74,7 @@ def jax_side(batch: int, new: int, top_p: float | None) -> two_sides.Side:
         start = time.perf_counter()
         for _ in range(rounds):
             made = decoder(variables, prompts, new, sampling)
-            assert [len(row) for row in made] == [new] * batch
+            assert [len(one.tokens) for one in made] == [new] * batch
         return time.perf_counter() - start
 
     return run

@@ -46,8 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", nargs="+", metavar="FOLDER GOLDEN")
     words = parser.parse_args().pairs
+    if len(words) % 2:
+        parser.error(f"{len(words)} words: expected a FOLDER with a GOLDEN.npz each")
     worst = 0.0
-    for folder, golden in zip(words[::2], words[1::2]):
+    for folder, golden in zip(words[::2], words[1::2], strict=True):
         with np.load(golden) as file:
             errors = check(Path(folder), dict(file))
         print(folder, {name: f"{e:.1e}" for name, e in errors.items()})

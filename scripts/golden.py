@@ -1,4 +1,4 @@
-"""What the golden files of timm models hold in common: outputs, weights and gradients."""
+"""What golden files hold in common: plain arrays of tensors; of timm models outputs, weights and gradients."""
 
 import json
 from collections.abc import Mapping

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,14 +20,8 @@ FILES = {
 
 
 def nested(flat):
-    tree = {}
-    for name, value in flat.items():
-        *folders, leaf = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[leaf] = jnp.asarray(np.asarray(value), jnp.float32)
-    return tree
+    arrays = {name: jnp.asarray(np.asarray(value), jnp.float32) for name, value in flat.items()}
+    return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def outputs(name):

@@ -160,7 +160,11 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         ),
     ),
     "generate": (
-        _JSON,
+        _argument(
+            "--json",
+            action="store_true",
+            help="print JSON on stdout: an object for one text of the command line, a list for several or a file",
+        ),
         _argument(
             "--checkpoint", required=True, metavar="DIR[@STEP]|FILE", help="a language model, or an encoder-decoder"
         ),
@@ -171,9 +175,9 @@ ARGUMENTS: dict[str, tuple[Argument, ...]] = {
         _argument("--top-k", type=_WHOLE, metavar="N", help="draw from the N likeliest tokens (default: from all)"),
         _argument("--top-p", type=_PORTION, metavar="P", help="draw from the likeliest that hold P (default 1)"),
         _argument("--beam", type=_WHOLE, metavar="N", help="search with N candidates (default 4 with --source)"),
-        _argument("--length-penalty", type=_WARMTH, default=0.6, metavar="A", help="of the search (default 0.6)"),
+        _argument("--length-penalty", type=_WARMTH, metavar="A", help="of the search (default 0.6)"),
         _argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"),
-        _argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)"),
+        _argument("--seed", type=int, metavar="N", help="of the draws (default 0)"),
         _argument("--stream", action="store_true", help="print the text as it is made"),
     ),
     "pseudo-label": (

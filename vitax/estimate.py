@@ -70,13 +70,14 @@ def stack_of(
     if isinstance(model, Transformer):
         found = _activations_of_pair(_for_tracing(recipe), recipe.data.length)
         return Traced(found, examples, itemsize, policy, scanned)
-    if not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads", "num_tokens")):
+    tokens = recipe.num_tokens
+    if tokens is None or not all(hasattr(model, name) for name in ("width", "depth", "mlp_dim", "num_heads")):
         found = _activations(_for_tracing(recipe), recipe.data.size, recipe.data.channels)
         return Traced(found, examples, itemsize, policy, scanned)
     tensor = program.mesh.shape["tensor"]
     return memory.Stack(
         examples=examples,
-        tokens=model.num_tokens(recipe.data.size),
+        tokens=tokens,
         width=model.width,
         depth=model.depth,
         mlp_dim=math.ceil(model.mlp_dim / tensor),
@@ -93,12 +94,10 @@ def stack_of(
 
 def vocabulary_of(recipe: Recipe, program: Program, accumulate: int) -> memory.Vocabulary | None:
     """The logits of a language model as one device of a program's mesh sees them; None for images."""
-    spec, mesh = program.batch_spec, program.mesh
-    name = next((n for n in ("masked_targets", "targets") if n in spec), None)
-    if name is None:
+    logits = _logits(recipe, accumulate)
+    if logits is None:
         return None
-    logits = (math.ceil(recipe.data.batch_size / accumulate), spec[name].shape[1], recipe.data.vocab_size)
-    sharding = program.rules.resolver(mesh)(("batch", "tokens", "vocab"), logits)
+    sharding = program.rules.resolver(program.mesh)(("batch", "tokens", "vocab"), logits)
     rows, length, tokens = sharding.shard_shape(logits)
     return memory.Vocabulary(
         targets=rows * length,
@@ -107,6 +106,15 @@ def vocabulary_of(recipe: Recipe, program: Program, accumulate: int) -> memory.V
         itemsize=2 if recipe.dtype("tpu") == "bfloat16" else 4,
         chunks=number_of_chunks(rows * length, tokens),
     )
+
+
+def _logits(recipe: Recipe, accumulate: int) -> tuple[int, int, int] | None:
+    """(rows, targets, vocabulary) of a microbatch on all devices; None for images."""
+    spec = recipe.batch_spec
+    name = next((n for n in ("masked_targets", "targets") if n in spec), None)
+    if name is None:
+        return None
+    return math.ceil(recipe.data.batch_size / accumulate), spec[name].shape[1], recipe.data.vocab_size
 
 
 def _for_tracing(recipe: Recipe) -> Any:
@@ -203,21 +211,25 @@ def estimate(
     }
 
 
-def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced) -> float:
-    """FLOPs of a step on one device: three forward passes, and what the remat runs again."""
+def executed_flops(recipe: Recipe, program: Program, stack: memory.Stack | Traced, accumulate: int) -> float:
+    """FLOPs of a step on one device: three forward passes, and what is run again.
+
+    The remat runs blocks again, and no logits: these are made again where they are cut.
+    """
     forward = recipe.forward_flops_per_example * recipe.data.batch_size / program.mesh.size
-    again = forward * _AGAIN[stack.remat]
-    vocabulary = vocabulary_of(recipe, program, 1)
-    if vocabulary is not None and stack.remat != "full":
-        again += vocabulary.again_flops()
-    return 3 * forward + again
+    head = again = 0.0
+    logits, vocabulary = _logits(recipe, 1), vocabulary_of(recipe, program, accumulate)
+    if logits is not None and vocabulary is not None:
+        head = 2 * math.prod(logits) * vocabulary.width / program.mesh.size
+        again = accumulate * vocabulary.again_flops()
+    return 3 * forward + (forward - head) * _AGAIN[stack.remat] + again
 
 
 def _seconds(
     recipe: Recipe, program: Program, chip: Chip, stack: memory.Stack | Traced, accumulate: int, params: int
 ) -> float:
     mesh = program.mesh
-    compute = executed_flops(recipe, program, stack) / (chip.device_peak_bf16_flops * _PRODUCTS)
+    compute = executed_flops(recipe, program, stack, accumulate) / (chip.device_peak_bf16_flops * _PRODUCTS)
     # What a full remat does not keep it makes again, so the traffic is that of keeping.
     moved = stack.everything_bytes() * accumulate * _TRAFFIC
     moved += 22 * params / mesh.size * (mesh.shape["replica"] * mesh.shape["data"])

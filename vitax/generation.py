@@ -1,20 +1,19 @@
 """A checkpoint of a language model -> text that continues prompts, or that translates sources."""
 
 import dataclasses
-import os.path
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from vitax import infer
 from vitax.core.errors import UserError
-from vitax.generate.beam import BeamSearch
-from vitax.generate.decoding import Decoder
+from vitax.generate.beam import BEAMS, LENGTH_PENALTY, BeamSearch
+from vitax.generate.decoding import Decoder, Why
 from vitax.generate.on_mesh import model_of
 from vitax.generate.sampling import Sampling
 from vitax.generate.translator import Translator
 
-TRANSLATION_BEAMS = 4
+MAX_TOKENS = 200
+_STOPPED: dict[Why, str] = {"ended": "end_of_document", "limit": "max_tokens", "context": "context"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +24,21 @@ class Request:
       prompts: texts to continue; an empty one starts a document.
       sources: texts to translate, for an encoder-decoder; instead of prompts.
       sampling: how tokens are drawn; None for the default, and for beam search.
-      beams: candidates of a beam search; None draws, or takes 4 for an encoder-decoder.
-      length_penalty: alpha of ``generate.beam.penalty``.
-      max_tokens: the longest continuation; None for 200, or 50 more than the source.
+      beams: candidates of a beam search; None draws, or takes ``BEAMS`` for an encoder-decoder.
+      length_penalty: alpha of ``generate.beam.penalty``; None for ``LENGTH_PENALTY``.
+      max_tokens: the longest continuation; None for ``MAX_TOKENS``, or 50 more than the source.
       stop: texts before which a continuation ends.
-      seed: of the draws.
+      seed: of the draws; None for 0.
     """
 
     prompts: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     sampling: Sampling | None = None
     beams: int | None = None
-    length_penalty: float = 0.6
+    length_penalty: float | None = None
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int | None = None
 
     def check(self, stream: bool = False) -> None:
         """Finds what does not go together.
@@ -49,33 +48,20 @@ class Request:
         """
         if self.prompts and self.sources:
             raise UserError("--prompt is for language models, --source for encoder-decoders: give one of them.")
+        searched = self.beams is not None or bool(self.sources)
         if self.sampling is not None:
-            self.sampling.checked()
-            if self.beams is not None or self.sources:
-                what = "--source" if self.beams is None else "--beam"
-                raise UserError(f"{what}: the likeliest text is searched for; leave out temperature, top-k and top-p.")
+            self.sampling.check()
+        if searched and (self.sampling is not None or self.seed is not None):
+            what = "--source" if self.beams is None else "--beam"
+            raise UserError(
+                f"{what}: the likeliest text is searched for; leave out temperature, top-k and top-p, and the seed."
+            )
+        if self.length_penalty is not None and not searched:
+            raise UserError("--length-penalty: of a search for the likeliest text; give --beam N, or leave it out.")
         if "" in self.stop:
             raise UserError("--stop: an empty text would stop everything.")
-        if stream and (self.beams is not None or self.sources or len(self.prompts) > 1):
+        if stream and (searched or len(self.prompts) > 1):
             raise UserError("--stream: shows one prompt as it is continued; no beam search, no source, no second one.")
-
-
-def texts_of(given: str) -> tuple[str, ...]:
-    """The lines of the file that a text names, or else the text itself.
-
-    Raises:
-      UserError: a file that is no text.
-    """
-    if not os.path.isfile(given):
-        return (given,)
-    try:
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{given}: cannot be read as UTF-8 text ({error}).") from error
-    found = tuple(line for line in lines if line.strip())
-    if not found:
-        raise UserError(f"{given}: holds no text.")
-    return found
 
 
 def generate(
@@ -94,8 +80,9 @@ def generate(
 
     Returns:
       A row for each prompt or source: ``{"prompt" | "source", "text", "tokens", "stopped",
-      "step"}``, of a beam search with ``score``; ``stopped`` is ``end_of_document``,
-      ``stop``, ``max_tokens`` or ``context``.
+      "step"}``, of a beam search with ``score``; ``tokens`` is how many make ``text``, and
+      ``stopped`` is ``end_of_document``, ``stop``, ``max_tokens`` (given, or the default) or
+      ``context``. A blank source gives an empty text, with ``stopped`` ``blank`` and no score.
 
     Raises:
       UserError: a model of images, or what does not fit the model.
@@ -122,12 +109,15 @@ def _translate(checkpoint: str, request: Request, program: Any, tokenizer: Any, 
     if not request.sources:
         raise UserError(f"{checkpoint}: an encoder-decoder translates; give --source TEXT (or a file) instead.")
     model = model_of(program, tokenizer.end_of_document)
-    translator = Translator(model, tokenizer, request.beams or TRANSLATION_BEAMS, request.length_penalty)
+    translator = Translator(model, tokenizer, request.beams or BEAMS, _length_penalty(request))
+    found = iter(translator(variables, [source for source in request.sources if source.strip()], request.max_tokens))
     rows = []
-    for source, made in zip(request.sources, translator(variables, request.sources, request.max_tokens)):
-        text, stopped = _cut(made.text, request.stop)
-        why = "stop" if stopped else "end_of_document" if made.ended else "max_tokens"
-        rows.append({"source": source, "text": text, "tokens": made.tokens, "stopped": why, "score": made.score})
+    for source in request.sources:
+        if not source.strip():
+            rows.append({"source": source, "text": "", "tokens": 0, "stopped": "blank", "score": None})
+            continue
+        made = next(found)
+        rows.append({"source": source, **_ended(tokenizer, made.tokens, made.why, request), "score": made.score})
     return rows
 
 
@@ -138,25 +128,41 @@ def _continue(
     prompts = request.prompts or ("",)
     # Every document begins with the mark, as in training.
     tokens = [[model.end, *tokenizer.encode(prompt.encode()).tolist()] for prompt in prompts]
-    most = request.max_tokens or 200
-    scores: list[float] | None = None
+    most = request.max_tokens or MAX_TOKENS
     watch = _Watch(tokenizer, request.stop, emit)
-    if request.beams is not None:
-        best = BeamSearch(model, request.beams)(variables, tokens, most, request.length_penalty)
-        made, scores = [one.tokens for one in best], [one.score for one in best]
-    else:
-        looks = watch if request.stop or emit else None
-        made = Decoder(model)(variables, tokens, most, request.sampling or Sampling(), request.seed, looks)
+    made: Sequence[Any]
+    try:
+        if request.beams is not None:
+            made = BeamSearch(model, request.beams)(variables, tokens, most, _length_penalty(request))
+        else:
+            looks = watch if request.stop or emit else None
+            made = Decoder(model)(variables, tokens, most, request.sampling or Sampling(), request.seed or 0, looks)
+    except UserError as error:
+        raise UserError(f"--prompt: {error}") from error
     rows = []
-    for i, (prompt, before, after) in enumerate(zip(prompts, tokens, made)):
-        text, stopped = _cut(tokenizer.decode(after).decode(errors="replace"), request.stop)
-        full = "context" if len(before) + len(after) == model.context else "end_of_document"
-        why = "stop" if stopped else "max_tokens" if len(after) == most else full
-        row: dict[str, Any] = {"prompt": prompt, "text": text, "tokens": len(after), "stopped": why}
-        rows.append(row if scores is None else row | {"score": scores[i]})
+    for prompt, one in zip(prompts, made):
+        row = {"prompt": prompt, **_ended(tokenizer, one.tokens, one.why, request)}
+        rows.append(row if request.beams is None else row | {"score": one.score})
     if emit is not None:
         watch.show(rows[0]["text"])
     return rows
+
+
+def _length_penalty(request: Request) -> float:
+    return LENGTH_PENALTY if request.length_penalty is None else request.length_penalty
+
+
+def _ended(tokenizer: Any, tokens: Sequence[int], why: Why, request: Request) -> dict[str, Any]:
+    """``text, tokens, stopped`` of what was made, cut at the first stop."""
+    text, cut = _cut(_text(tokenizer, tokens), request.stop)
+    if not cut:
+        return {"text": text, "tokens": len(tokens), "stopped": _STOPPED[why]}
+    shown = next(n for n in range(len(tokens) + 1) if _text(tokenizer, tokens[:n]).startswith(text))
+    return {"text": text, "tokens": shown, "stopped": "stop"}
+
+
+def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return tokenizer.decode(tokens).decode(errors="replace")
 
 
 def _cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
@@ -173,8 +179,7 @@ class _Watch:
         self.shown = 0
 
     def __call__(self, rows: list[list[int]]) -> list[bool]:
-        texts = [self.tokenizer.decode(row).decode(errors="replace") for row in rows]
-        cut = [_cut(text, self.stop) for text in texts]
+        cut = [_cut(_text(self.tokenizer, row), self.stop) for row in rows]
         if self.emit is not None:
             text, stopped = cut[0]
             # Not yet what may be half a letter, or the beginning of a stop.

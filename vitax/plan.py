@@ -160,7 +160,7 @@ def _by_arithmetic(recipe: Recipe, topology: Topology, program: Program) -> dict
     return {
         **{k: found[k] for k in ("fits", "hbm_bytes_per_core", "hbm_limit_bytes")},
         "hbm_split_bytes": {**split, "activations": kept, "temporaries": temporary - kept},
-        "flops_per_core": estimate.executed_flops(recipe, program, stack),
+        "flops_per_core": estimate.executed_flops(recipe, program, stack, recipe.accumulate),
         **UNKNOWN,
     }
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from vitax import given_text
 from vitax.core.errors import UserError
 from vitax.core.types import ModelOutput
 from vitax.data import answers, squad
@@ -175,7 +176,7 @@ def answer(model: TextModel, asked: Asked) -> Rows:
       UserError: a passage without words, or a question that leaves it no room.
     """
     assert asked.question is not None
-    passage = _passage(asked.passage or "")
+    passage = given_text.read(asked.passage or "", "--passage")
     question = model.encode(asked.question)
     ids, letters = model.tokenizer.encode_with_offsets(passage.encode())
     room, offset = model.context - len(question) - 3, len(question) + 2
@@ -202,13 +203,6 @@ def answer(model: TextModel, asked: Asked) -> Rows:
         start, end = int(letters[span.first, 0]), int(letters[span.last, 1])
         topk.append({"answer": passage[start:end], "start": start, "end": end, "probability": float(probability)})
     return [{"question": asked.question, "topk": topk, "no_answer": none - spans[0].score if spans else None}]
-
-
-def _passage(text: str) -> str:
-    try:
-        return Path(text).expanduser().read_text() if Path(text).expanduser().is_file() else text
-    except OSError:  # a passage makes a name that is too long for a file
-        return text
 
 
 def _inputs(model: TextModel, texts: Sequence[tuple[str, ...]]) -> list[Row]:
@@ -261,5 +255,5 @@ def run(checkpoint: str, overrides: Sequence[str], asked: Asked, form: str, outp
         "json": lambda: [json.dumps(rows)],
         "jsonl": lambda: [json.dumps(row) for row in rows],
     }
-    with output.open("w") if output else contextlib.nullcontext(sys.stdout) as stream:
+    with output.open("w", encoding="utf-8") if output else contextlib.nullcontext(sys.stdout) as stream:
         stream.writelines(f"{line}\n" for line in forms[form]())

@@ -15,11 +15,9 @@ from vitax.layers.batch_norm import STATISTICS
 from vitax.models import table
 from vitax.models.table import MODELS
 from vitax.parallel.rules import unbox
-from vitax.published import Published, with_defaults
+from vitax.published import RUN_FIELDS, Published, with_defaults
 from vitax.train import terminal
 
-# Fields of a run, not of its weights.
-_RUN = ("image_size", "dtype", "remat", "unroll", "attention_kernel")
 # Heads, which start afresh where another is asked for.
 _HEADS = ("head/", "mlm/", "next_sentence/", "pooler/")
 # Goes with a head that is not taken.
@@ -99,7 +97,7 @@ def _fields(found: Published, asked: Asked) -> tuple[dict[str, Any], list[str]]:
         for name in found.family.numerics
         if name in asked.fields and name not in asked.changes and _plain(held[name]) != _plain(asked.fields[name])
     ]
-    fields = {name: x for name, x in found.recipe["model"].items() if name not in _RUN}
+    fields = {name: x for name, x in found.recipe["model"].items() if name not in RUN_FIELDS}
     if "patch_size" in asked.fields:
         fields["patch_size"] = asked.fields["patch_size"]
     fields |= asked.changes

@@ -50,6 +50,8 @@ FAMILIES: dict[str, Family] = {
 }
 # Kind of a model -> its family.
 FAMILY_OF = {"vit": "vit", "hybrid": "vit"} | {name: name for name in FAMILIES if name != "vit"}
+# Fields of a model that are of a run, not of its weights.
+RUN_FIELDS = ("image_size", "dtype", "remat", "unroll", "attention_kernel")
 _SHOWN = 8
 
 

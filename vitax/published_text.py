@@ -9,7 +9,9 @@ import numpy as np
 from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names import bert
 from vitax.checkpoint.names.layout import Constants, Layout
+from vitax.construct import construct
 from vitax.core.errors import UserError
+from vitax.data.tokenizers import TOKENIZERS, bpe, files, wordpiece
 from vitax.models import bert_sizes, gpt_sizes
 from vitax.published_family import Family, Shaped, Size
 
@@ -18,8 +20,8 @@ _HEAD_DIM = 64
 _BLOCK = re.compile(r"\b(?:h|layer)\.(\d+)\.")
 # Kind of tokenizer -> names of files beside the weights that make one.
 _TOKENIZERS = {
-    "bpe": (("tokenizer.json",), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")),
-    "wordpiece": (("tokenizer.json",), ("vocab.txt",)),
+    "bpe": bpe.LAYOUTS,
+    "wordpiece": ((files.TOKENIZER_JSON,), (wordpiece.VOCAB,)),
 }
 
 # Head -> kind of source, kind of objective and other fields of ``data``.
@@ -39,7 +41,7 @@ def _sizes_like(table: Mapping[str, Any]) -> Callable[[Layout, WeightFile, Const
     def sizes(layout: Layout, file: WeightFile, constants: Constants) -> tuple[dict[str, int], list[str]]:
         if "num_heads" in constants.model:
             return {"num_heads": constants.model["num_heads"]}, []
-        width = int(next(x for name, x in file.arrays.items() if layout.required[0] == name).shape[-1])
+        width = int(file.arrays[layout.required[0]].shape[-1])  # of the table of tokens
         depth = len({m[1] for name in file.arrays if (m := _BLOCK.search(name))})
         known = {s.num_heads for s in table.values() if (s.width, s.depth) == (width, depth)}
         where = "no config.json beside the file says it"
@@ -107,10 +109,12 @@ def _recipe(tokenizer: str) -> Callable[[WeightFile, Constants, Shaped], tuple[d
         folder = file.path.parent
         beside = [names for names in _TOKENIZERS[tokenizer] if all((folder / n).is_file() for n in names)]
         spec: dict[str, Any] = {"kind": tokenizer, "path": str(folder.absolute())}
-        if tokenizer == "wordpiece" and beside == [("vocab.txt",)]:
+        if beside == [(wordpiece.VOCAB,)]:
             spec["lowercase"] = bool(file.tokenizer.get("do_lower_case", True))
         lacking = " or ".join(" with ".join(names) for names in _TOKENIZERS[tokenizer])
         line = f"text: tokenizer {' with '.join(beside[0])}" if beside else f"text: no tokenizer beside it ({lacking})"
+        if beside and constants.model.get("norm") == "post":
+            line = _of_gpt1(spec) or line
         source, objective, more = _TASKS[shaped.model.get("head")]
         more = {name: shaped.model[name] for name in ("num_classes",) if name in shaped.model} | more
         made = {
@@ -132,6 +136,15 @@ def _recipe(tokenizer: str) -> Callable[[WeightFile, Constants, Shaped], tuple[d
         return made, line
 
     return recipe
+
+
+def _of_gpt1(spec: dict[str, Any]) -> str | None:
+    """The line for a tokenizer that splits words as GPT-1's; None for one that is byte-level."""
+    try:
+        construct(TOKENIZERS, spec, "data.tokenizer").encode(b"")
+    except UserError as error:
+        return f"text: no tokenizer: {error}"
+    return None
 
 
 _ARCHITECTURE = ("width", "depth", "mlp_dim", "num_heads", "vocab_size", "context")

@@ -87,14 +87,14 @@ def _tokenizer(found: Published, named: str) -> tuple[Mapping[str, Any], int | N
         mark = tokenizer.end_of_document
         return {}, mark, (f"tokenizer: none, since ids are bytes, which other programs have not; {mark} is the mark",)
     try:
-        held = tokenizer.files
+        held, mark = tokenizer.files, tokenizer.end_of_document
     except UserError as error:
         return {}, None, (left_out_tokenizer(error),)
     config = {"tokenizer_class": named} | ({"do_lower_case": spec["lowercase"]} if "lowercase" in spec else {})
     files = {_RENAMED.get(name, name): content for name, content in held.items()}
-    return {**files, "tokenizer_config.json": config}, tokenizer.end_of_document, ()
+    return {**files, "tokenizer_config.json": config}, mark, ()
 
 
 def left_out_tokenizer(error: UserError) -> str:
-    """The line for a tokenizer that is not where it was."""
-    return f"tokenizer: left out, since it is not there ({error})"
+    """The line for a tokenizer that is not where it was, or is none that is read here."""
+    return f"tokenizer: left out ({error})"

@@ -78,6 +78,18 @@ def auto_dtype(platform: str) -> str:
     return "float32" if platform == "cpu" else "bfloat16"
 
 
+def dtype_of(config: Mapping[str, Any], platform: str) -> str:
+    """The compute dtype on a platform that a recipe's plain data says.
+
+    Raises:
+      UserError: none that there is.
+    """
+    stated = config.get("dtype") or "auto"
+    if stated not in DTYPES:
+        raise UserError(f'dtype: "{stated}" is not one of {", ".join(DTYPES)}.')
+    return auto_dtype(platform) if stated == "auto" else stated
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckpointSpec:
     """``checkpoint`` of a recipe.
@@ -180,8 +192,7 @@ class Recipe:
 
     def dtype(self, platform: str) -> str:
         """The compute dtype on a platform (of the mesh's devices, not of this host)."""
-        stated = self.config.get("dtype") or "auto"
-        return auto_dtype(platform) if stated == "auto" else stated
+        return dtype_of(self.config, platform)
 
     def model(self, platform: str = "cpu") -> Any:
         """The model for a platform."""
@@ -212,6 +223,14 @@ class Recipe:
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch."""
         return self.data.batch_spec
+
+    @functools.cached_property
+    def num_tokens(self) -> int | None:
+        """Length of the sequence that the model runs on; None where it has none, as convolutional networks."""
+        if "tokens" in self.batch_spec:
+            return self.batch_spec["tokens"].shape[1]  # of which a model of text may have more positions
+        model = self.model()
+        return model.num_tokens(self.data.size) if hasattr(model, "num_tokens") else None
 
     @functools.cached_property
     def learning_rate(self) -> Any:
@@ -320,8 +339,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     init_from = {"checkpoint": init_from} if isinstance(init_from, str) else init_from
     duration = Duration.parse(plain["duration"], "duration")
     assert duration is not None
-    if (plain.get("dtype") or "auto") not in DTYPES:
-        raise UserError(f'dtype: "{plain["dtype"]}" is not one of {", ".join(DTYPES)}.')
+    dtype_of(plain, "cpu")
     recipe = Recipe(
         config=plain,
         data=data_kinds.build(plain["data"]),

@@ -239,7 +239,7 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     rows = [
         ("model", f"{model['kind']} {terminal.count(tree.size(state.params))} parameters ({objective.model.dtype})"),
         ("forward", f"{recipe.forward_flops_per_example / 1e9:.3g} GFLOPs an example (2 a multiply-accumulate)"),
-        *_tokens(objective.model, recipe.data.size),
+        *([] if recipe.num_tokens is None else [("tokens", str(recipe.num_tokens))]),
         ("devices", f"{mesh.size} x {device.device_kind}, {jax.process_count()} process(es), mesh {shape}"),
         ("batch", f"{recipe.data.batch_size} in {recipe.accumulate} microbatch(es){grows}"),
         ("steps", f"{recipe.total_steps} ({epochs:.3g} epochs of {recipe.data.num_examples} examples)"),
@@ -251,8 +251,3 @@ def describe(recipe: Recipe, program: Program, workdir: Path) -> None:
     whole = replicated(state, jax.tree.map(lambda x: x.sharding, state), mesh)
     for line in whole:
         log.warning("Large and replicated on every device (no rule shards it on this mesh): %s", line)
-
-
-def _tokens(model: Any, size: tuple[int, int]) -> list[tuple[str, str]]:
-    """The length of the sequence, where the model has one."""
-    return [("tokens", str(model.num_tokens(size)))] if hasattr(model, "num_tokens") else []

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,13 +19,12 @@ from vitax.core.types import ModelOutput
 from vitax.data.labelled_text_pipeline import padded
 from vitax.data.tokenizers import TOKENIZERS, WordPiece
 from vitax.models.table import MODELS
-from vitax.published import Published
+from vitax.published import RUN_FIELDS, Published
 from vitax.train import terminal
 
 _SMALLEST = 16
-# Of a recipe's model: how a run computes, not what.
-_RUN = ("dtype", "remat", "unroll")
-
+# Parts of a recipe that are read here, and may be overridden.
+_READ = ("data.tokenizer", "dtype", "model")
 
 # Token ids of one or two texts, without marks.
 Row = tuple[np.ndarray, ...]
@@ -50,10 +50,11 @@ class TextModel:
 
         Args:
           checkpoint: ``DIR``, ``DIR@STEP`` or a published weight file.
-          overrides: ``--config.path=value``, such as of ``data.tokenizer.path``.
+          overrides: ``--config.path=value`` of ``data.tokenizer``, ``dtype`` or ``model``.
 
         Raises:
-          UserError: no such checkpoint, no BERT, or one without its tokenizer.
+          UserError: no such checkpoint, no BERT, one without its tokenizer, or an override
+            that nothing reads.
         """
         found = published.read(checkpoint).whole()
         kind = found.recipe["model"]["kind"]
@@ -62,7 +63,11 @@ class TextModel:
             raise UserError(f"{checkpoint}: --text and --question are for a BERT; this {kind} takes {takes}.")
         plain = json.loads(json.dumps(found.recipe))
         for key, text in config_files.parse_overrides(overrides):
+            read = f"{key}.".startswith(tuple(f"{name}." for name in _READ))
+            if not read or key in [f"model.{name}" for name in RUN_FIELDS]:
+                raise UserError(f"--config.{key}: predict reads {', '.join(_READ)} of the recipe alone. Leave it out.")
             config_files.override(plain, key, text)
+        recipe.dtype_of(plain, "cpu")  # before a device is touched
         tokenizer = construct(TOKENIZERS, plain["data"].get("tokenizer") or {"kind": "bytes"}, "data.tokenizer")
         if not isinstance(tokenizer, WordPiece):
             raise UserError(f"{checkpoint}: data.tokenizer.kind: expected wordpiece, whose marks a BERT needs.")
@@ -121,19 +126,13 @@ class TextModel:
     @functools.cached_property
     def _model(self) -> Any:
         run.start_jax()
-        fields = {k: v for k, v in self.found.recipe["model"].items() if k not in _RUN}
-        return construct(MODELS, fields, "model", dtype=recipe.auto_dtype(jax.default_backend()))
+        fields = {k: v for k, v in self.found.recipe["model"].items() if k not in RUN_FIELDS}
+        return construct(MODELS, fields, "model", dtype=recipe.dtype_of(self.found.recipe, jax.default_backend()))
 
     @functools.cached_property
     def _variables(self) -> Any:
-        tree: dict[str, Any] = {}
-        for name, value in self.found.params.items():
-            *folders, leaf = name.split("/")
-            node = tree
-            for folder in folders:
-                node = node.setdefault(folder, {})
-            node[leaf] = jnp.asarray(np.asarray(value), jnp.float32)
-        return {"params": tree}
+        flat = {name: jnp.asarray(np.asarray(value), jnp.float32) for name, value in self.found.params.items()}
+        return {"params": flax.traverse_util.unflatten_dict(flat, sep="/")}
 
 
 def mean_of_tokens(output: ModelOutput, segments: Any) -> tuple[Any]:

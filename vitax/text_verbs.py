@@ -22,14 +22,16 @@ def predict(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def generate(args: argparse.Namespace, rest: list[str]) -> int:
-    from vitax import generation
+    from vitax import generation, given_text
     from vitax.generate.sampling import Sampling
 
     drawn = (args.temperature, args.top_k, args.top_p) != (None, None, None)
+    given = [*(args.prompt or ()), *(args.source or ())]
+    several = len(given) > 1 or any(map(given_text.is_file, args.source or ()))
     temperature, top_p = (1.0 if x is None else x for x in (args.temperature, args.top_p))
     request = generation.Request(
         prompts=tuple(args.prompt or ()),
-        sources=tuple(text for given in args.source or () for text in generation.texts_of(given)),
+        sources=tuple(line for source in args.source or () for line in given_text.lines(source, "--source")),
         sampling=Sampling(temperature, args.top_k or 0, top_p) if drawn else None,
         beams=args.beam,
         length_penalty=args.length_penalty,
@@ -49,9 +51,9 @@ def generate(args: argparse.Namespace, rest: list[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         rows = generation.generate(args.checkpoint, request, rest, emit if args.stream else None)
         if args.stream:
-            print()
+            emit("\n")  # behind the prompt, where nothing continues it
     if args.json or not args.stream:
-        show(args, rows[0] if len(rows) == 1 else rows, [row.get("prompt", "") + row["text"] for row in rows])
+        show(args, rows if several else rows[0], [row.get("prompt", "") + row["text"] for row in rows])
     return EXIT_DONE
 
 

@@ -46,7 +46,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(alpha):
         for prompt, best in zip(([STOP], [STOP, 1]), found):
             score, tokens = max(every_text(table, prompt, 5, alpha))
             assert best.tokens == tokens
-            assert best.ended
+            assert best.why == "ended"
             assert best.score == pytest.approx(score, abs=1e-4)
 
 
@@ -72,7 +72,8 @@ def test_a_wider_beam_is_at_least_as_good_and_batches_change_nothing():
 def test_one_beam_is_greedy_decoding(gpt):  # noqa: F811
     decoder, variables, _ = gpt
     greedy = decoder(variables, PROMPTS, 9, GREEDY)
-    assert [b.tokens for b in BeamSearch(decoder.model, 1)(variables, PROMPTS, 9)] == greedy
+    found = BeamSearch(decoder.model, 1)(variables, PROMPTS, 9)
+    assert [(b.tokens, b.why) for b in found] == [tuple(one) for one in greedy]
 
 
 def test_a_text_that_never_ends_is_cut_at_the_limit():
@@ -85,6 +86,8 @@ def test_a_text_that_never_ends_is_cut_at_the_limit():
     model = Model(decode, lambda batch, slots: jnp.zeros((batch, 1)), 16, STOP)
     [best, none] = BeamSearch(model, 3)({}, [[STOP], [STOP]], [4, 0])
     assert len(best.tokens) == 4
-    assert not best.ended
+    assert best.why == "limit"
     assert best.score == pytest.approx(4 * math.log(1 / 3) / float(penalty(4.0, 0.6)), rel=1e-5)
     assert none.tokens == []
+    [best] = BeamSearch(model, 3)({}, [[STOP]], [99])
+    assert (len(best.tokens), best.why) == (15, "context")

@@ -28,6 +28,10 @@ def gpt():
     return Decoder(Model(decode, model.empty_cache, model.context, END)), variables, forward
 
 
+def tokens_of(made):
+    return [one.tokens for one in made]
+
+
 def by_hand(forward, prompt, count):
     """Greedy, by the full forward pass of a padded row."""
     tokens = list(prompt)
@@ -43,8 +47,9 @@ def by_hand(forward, prompt, count):
 def test_greedy_decoding_is_the_full_forward_pass(gpt):
     decoder, variables, forward = gpt
     made = decoder(variables, PROMPTS, 9, GREEDY)
-    assert made == [by_hand(forward, p, 9) for p in PROMPTS]
-    assert max(map(len, made)) == 9
+    assert tokens_of(made) == [by_hand(forward, p, 9) for p in PROMPTS]
+    assert max(map(len, tokens_of(made))) == 9
+    assert [one.why for one in made] == ["limit" if len(one.tokens) == 9 else "ended" for one in made]
     assert decoder(variables, PROMPTS, 9, Sampling(top_k=1)) == made
     assert decoder(variables, PROMPTS, 9, Sampling(top_p=1e-6)) == made
 
@@ -62,10 +67,16 @@ def test_it_stops_at_the_end_of_a_document_and_of_the_context(gpt):
     decoder, variables, _ = gpt
     # With a flat distribution the mark comes soon, and nothing after it.
     made = decoder(variables, [[12]] * 16, 30, Sampling(temperature=1e4), seed=3)
-    assert min(map(len, made)) < 30
-    assert all(END not in row for row in made)
-    long = decoder(variables, [[12] * 38], 100, Sampling(temperature=0.0))[0]
-    assert len(long) <= 2
+    shortest = min(made, key=lambda one: len(one.tokens))
+    assert len(shortest.tokens) < 30
+    assert shortest.why == "ended"
+    assert all(END not in one.tokens for one in made)
+    # Logits that differ by less than a rounding: never the mark, which is the highest id.
+    flat = jax.tree.map(jnp.zeros_like, variables)
+    [long] = decoder(flat, [[12] * 38], 100, GREEDY)
+    assert (len(long.tokens), long.why) == (2, "context")
+    [long] = decoder(flat, [[12] * 38], 2, GREEDY)
+    assert (len(long.tokens), long.why) == (2, "limit")
     with pytest.raises(UserError, match=r"40 tokens with the mark in front, but the model has 40 positions"):
         decoder(variables, [[12] * 40], 1, GREEDY)
 
@@ -81,8 +92,8 @@ def test_it_stops_where_who_watches_says_so(gpt):
 
     made = decoder(variables, PROMPTS, 30, Sampling(top_k=3), seed=1, watch=watch)
     assert made[0] == want[0]
-    assert made[1] == want[1][:WATCH_EVERY]
-    assert max(seen[0]) <= WATCH_EVERY < max(map(len, made))
+    assert made[1].tokens == want[1].tokens[:WATCH_EVERY]
+    assert max(seen[0]) <= WATCH_EVERY < max(map(len, tokens_of(made)))
 
 
 def test_one_compilation_for_each_bucket(gpt):
@@ -114,7 +125,7 @@ def test_sampling_follows_its_definition():
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_k": -2}, {"top_p": 0.0}])
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')}: expected"):
-        Sampling(**wrong).checked()
+        Sampling(**wrong).check()
 
 
 def test_how_many_are_ranked_at_first_changes_no_draw(monkeypatch):
@@ -126,6 +137,32 @@ def test_how_many_are_ranked_at_first_changes_no_draw(monkeypatch):
         monkeypatch.setattr(sampling_module, "CANDIDATES", 3)
         np.testing.assert_array_equal(sample(logits, keys, sampling), want)
         monkeypatch.undo()
+
+
+def test_a_nucleus_is_a_share_of_the_likeliest_k_though_few_are_ranked_at_first(monkeypatch):
+    # The first three hold half: a share of 0.3 is one token of these, and two of all nine.
+    logits = jnp.log(jnp.array([0.2, 0.15, 0.15, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05]))
+    keys = jax.random.split(jax.random.key(0), 400)
+    sampling = Sampling(top_k=9, top_p=0.3)
+    want = sample(jnp.tile(logits, (400, 1)), keys, sampling)
+    assert set(np.asarray(want)) == {0, 1}
+    monkeypatch.setattr(sampling_module, "CANDIDATES", 3)
+    np.testing.assert_array_equal(sample(jnp.tile(logits, (400, 1)), keys, sampling), want)
+
+
+def test_no_row_depends_on_its_neighbours(monkeypatch):
+    monkeypatch.setattr(sampling_module, "CANDIDATES", 3)
+    peaked, flat = jnp.log(jnp.array([[0.5, 0.3, 0.1, 0.05, 0.05], [0.2] * 5]))
+    keys = jax.random.split(jax.random.key(0), 64)
+    for sampling in (
+        Sampling(top_k=5, top_p=0.3),
+        Sampling(top_k=2),
+        Sampling(top_p=0.6),
+        Sampling(top_k=4, top_p=0.9),
+    ):
+        alone = sample(jnp.tile(peaked, (64, 1)), keys, sampling)
+        beside = sample(jnp.concatenate([jnp.tile(peaked, (32, 1)), jnp.tile(flat, (32, 1))]), keys, sampling)
+        np.testing.assert_array_equal(beside[:32], alone[:32])
 
 
 def test_a_prompt_makes_the_logits_of_its_last_token_alone(gpt):

@@ -8,7 +8,7 @@ from tests.test_recipes import shrink
 from vitax import config_files, recipe, run
 from vitax.core.errors import EXIT_DONE
 from vitax.generate.beam import BeamSearch
-from vitax.generate.decoding import Decoder
+from vitax.generate.decoding import Decoder, padded
 from vitax.generate.on_mesh import model_of
 from vitax.generate.sampling import Sampling
 from vitax.parallel.mesh import MeshSpec, build_mesh
@@ -72,6 +72,13 @@ def variables_on(checked, mesh):
     return program, {"params": jax.tree.map(lambda p: p * 3.0, state.params)}
 
 
+def check_whole(mesh, *results):
+    """Every process has all of what the host looks at."""
+    for x in results:
+        assert x.sharding.mesh == mesh
+        assert x.sharding.is_fully_replicated
+
+
 def test_decoding_is_the_same_on_any_mesh():
     checked = small("gpt")
     prompts = [[256, 70, 71], [256], [256, 1, 2, 3, 4]]
@@ -79,10 +86,16 @@ def test_decoding_is_the_same_on_any_mesh():
     for mesh in (MeshSpec(data=1), EIGHT):
         program, variables = variables_on(checked, mesh)
         model = model_of(program, 256)
-        greedy = Decoder(model)(variables, prompts, 12, Sampling(temperature=0.0))
-        drawn = Decoder(model)(variables, prompts, 12, Sampling(top_k=20), 5)
+        decoder = Decoder(model)
+        greedy = decoder(variables, prompts, 12, Sampling(temperature=0.0))
+        drawn = decoder(variables, prompts, 12, Sampling(top_k=20), 5)
         texts.append((greedy, drawn))
     assert texts[0] == texts[1]
+    tokens, lengths = padded(model, prompts)
+    state = decoder.start(variables, tokens, lengths, lengths, jax.random.key(0), slots=32)
+    for _ in range(2):
+        check_whole(program.mesh, state.step, state.made, state.counts, state.done)
+        state = decoder.advance(variables, state, Sampling(), np.int32(2))
 
 
 def test_translating_is_the_same_on_any_mesh():
@@ -92,6 +105,10 @@ def test_translating_is_the_same_on_any_mesh():
     for mesh in (MeshSpec(data=1), EIGHT):
         program, variables = variables_on(checked, mesh)
         model = model_of(program, 0)
-        texts.append([best.tokens for best in BeamSearch(model, 2)(variables, [[0]] * 3, 8, source=source)])
+        search = BeamSearch(model, 2)
+        texts.append([best.tokens for best in search(variables, [[0]] * 3, 8, source=source)])
     assert texts[0] == texts[1]
+    tokens, lengths = padded(model, [[0]] * 3)
+    options = {"limits": lengths + 7, "alpha": np.float32(0.6), "source": source, "min_tokens": np.int32(0)}
+    check_whole(program.mesh, *search.compiled(variables, tokens, lengths, slots=16, **options))
     assert max(map(len, texts[0])) == 8

@@ -69,6 +69,11 @@ def test_padding_changes_nothing():
     have = forward()(*other, of_source, of_target)
     real = np.asarray(of_target) > 0
     np.testing.assert_array_equal(np.asarray(have)[real], np.asarray(want)[real])
+    # Nor where the targets have no sentences.
+    want, have = (forward()(source, TOKENS, of_source, None) for source in (SOURCE, other[0]))
+    np.testing.assert_array_equal(have, want)
+    alone = forward()(SOURCE[2:, :4], TOKENS[2:], None, None)
+    np.testing.assert_allclose(have[2:], alone, atol=3e-5)
 
 
 @pytest.mark.parametrize("form", [0, 1])
@@ -134,5 +139,7 @@ def test_sequences_that_do_not_fit_are_refused():
         model.apply({"params": params}, jnp.zeros((1, 13), jnp.int32), TOKENS[:1])
     with pytest.raises(UserError, match=r"tokens: expected \[batch, length\]"):
         model.apply({"params": params}, SOURCE, jnp.zeros(4, jnp.int32))
+    with pytest.raises(UserError, match="segment_ids: sentences of the target without those of the source"):
+        model.apply({"params": params}, SOURCE, TOKENS, segment_ids=jnp.ones_like(TOKENS))
     with pytest.raises(UserError, match="width 15 does not divide into 2 heads"):
         Transformer(**SMALL | {"width": 15}).init(jax.random.key(0), SOURCE, TOKENS)

@@ -1,5 +1,6 @@
 """Parameters of a checkpoint in one file for other programs: safetensors or NumPy's npz."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,25 +45,22 @@ def export(
             f"--last {last}: {directory} holds {len(steps)} checkpoint(s) up to step {step} "
             f"({', '.join(map(str, steps))}). More are kept with --config.checkpoint.keep={last}."
         )
-    try:
+    with _naming(directory, step):
         metadata, digests = store.read_metadata(directory, step)
-        averaged = any(name.startswith("ema/") for name in digests)
-        if weights == "ema" and not averaged:
-            raise UserError(f"{directory / str(step)} holds no averages (optimizer.ema was None); leave --ema out.")
-        root = weights or ("ema" if averaged else "params")
-        names = warm_start.variables_of(digests, root)
-        about = _about(metadata, digests, names, step, root)
-        if last > 1:
-            held = {
-                f"{s}/{short}": store.read_metadata(directory, s)[1][n] for s in steps for n, short in names.items()
-            }
-            about |= {"mean_of_steps": json.dumps(steps), "digest": digest.combine(held)}
-        arrays = ((names[name], array) for name, array in _mean(directory, steps, names))
-        shapes = weight_writer.write(out, arrays, about)
-    except store.Damaged as problem:
-        raise UserError(
-            f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another with DIR@STEP."
-        ) from problem
+    averaged = any(name.startswith("ema/") for name in digests)
+    if weights == "ema" and not averaged:
+        raise UserError(f"{directory / str(step)} holds no averages (optimizer.ema was None); leave --ema out.")
+    root = weights or ("ema" if averaged else "params")
+    names = warm_start.variables_of(digests, root)
+    about = _about(metadata, step, root)
+    if last > 1:
+        held = {names[name]: offline.digest_of(array) for name, array in _mean(directory, steps, names)}
+        about |= {"mean_of_steps": json.dumps(steps), "digest": digest.combine(held)}
+    else:
+        held = {short: digests[name] for name, short in names.items()}
+        about |= {"digest": digest.combine(held), "state_digest": digest.combine(digests)}
+    arrays = ((names[name], array) for name, array in _mean(directory, steps, names))
+    shapes = weight_writer.write(out, arrays, about)
     return {
         "file": str(out),
         "step": step,
@@ -75,9 +73,25 @@ def export(
     }
 
 
+@contextlib.contextmanager
+def _naming(directory: Path, step: int) -> Iterator[None]:
+    """Says which step is damaged."""
+    try:
+        yield
+    except store.Damaged as problem:
+        raise UserError(
+            f"Checkpoint {directory / str(step)} is damaged: {problem}. Name another with DIR@STEP."
+        ) from problem
+
+
+def _arrays(directory: Path, step: int, names: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
+    with _naming(directory, step):
+        yield from offline.arrays(directory, step, names)
+
+
 def _mean(directory: Path, steps: Sequence[int], names: Mapping[str, str]) -> Iterator[tuple[str, np.ndarray]]:
     """(name, mean over the steps), one after the other."""
-    for same in zip(*(offline.arrays(directory, step, names) for step in steps), strict=True):
+    for same in zip(*(_arrays(directory, step, names) for step in steps), strict=True):
         (name, first), *_ = same
         if len(same) == 1:
             yield name, first
@@ -86,9 +100,7 @@ def _mean(directory: Path, steps: Sequence[int], names: Mapping[str, str]) -> It
         yield name, np.asarray(total / len(same)).astype(first.dtype)
 
 
-def _about(
-    metadata: Mapping[str, Any], digests: Mapping[str, str], names: Mapping[str, str], step: int, root: str
-) -> dict[str, str]:
+def _about(metadata: Mapping[str, Any], step: int, root: str) -> dict[str, str]:
     """Metadata of the file, all of it text as safetensors wants."""
     return {
         "format": "vitax",
@@ -99,6 +111,4 @@ def _about(
         "class_names": json.dumps(metadata.get("class_names")),
         "tokenizers": json.dumps(metadata.get("tokenizers")),
         "versions": json.dumps(metadata["versions"]),
-        "digest": digest.combine({short: digests[name] for name, short in names.items()}),
-        "state_digest": digest.combine(digests),
     }

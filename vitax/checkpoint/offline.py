@@ -33,7 +33,7 @@ def arrays(directory: Path, step: int, names: Iterable[str] | None = None) -> It
     _, digests = store.read_metadata(directory, step)
     for group in _groups({name: digests[name] for name in (digests if names is None else names)}):
         for name, array in _read(directory, step, digests, group).items():
-            if _digest(array) != digests[name]:
+            if digest_of(array) != digests[name]:
                 raise store.Damaged(f"array {name} is not what was written")
             yield name, array
 
@@ -57,10 +57,13 @@ def _wrong(directory: Path, step: int, digests: Mapping[str, str], group: Mappin
         if len(group) == 1:
             return [f"array {next(iter(group))} is unreadable"]
         return [line for name in group for line in _wrong(directory, step, digests, {name: group[name]})]
-    return [f"array {name} is not what was written" for name, array in read.items() if _digest(array) != digests[name]]
+    return [
+        f"array {name} is not what was written" for name, array in read.items() if digest_of(array) != digests[name]
+    ]
 
 
-def _digest(array: np.ndarray) -> str:
+def digest_of(array: np.ndarray) -> str:
+    """As in a manifest: ``"float32[3,4] 0123456789abcdef"``."""
     return f"{tree.describe(array)} {digest.numpy_digest(array)}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from vitax.core.bounds import Bounds, Positive
 from vitax.core.types import TrainState
 from vitax.data.text_pipeline import TextPipeline
+from vitax.generate.beam import BEAMS, LENGTH_PENALTY
 from vitax.generate.on_mesh import model_of
 from vitax.generate.translator import Translator
 from vitax.train.program import Program
@@ -34,8 +35,8 @@ class BleuEvaluator:
 
     name: str
     pipeline: TextPipeline
-    beams: Positive = 4
-    length_penalty: Annotated[float, Bounds(0)] = 0.6
+    beams: Positive = BEAMS
+    length_penalty: Annotated[float, Bounds(0)] = LENGTH_PENALTY
     sentences: Positive | None = None
 
     def build(self, program: Program) -> Callable[[TrainState], dict[str, float]]:
@@ -57,6 +58,6 @@ class BleuEvaluator:
             params = state.params if program.ema is None else state.ema
             made = translator({"params": params}, sentences)
             bleu = sacrebleu.corpus_bleu([one.text for one in made], [references])
-            return {"bleu": bleu.score, "ended": float(np.mean([one.ended for one in made]))}
+            return {"bleu": bleu.score, "ended": float(np.mean([one.why == "ended" for one in made]))}
 
         return run

@@ -44,7 +44,7 @@ class SpanEvaluator:
 
     def build(self, program: Program) -> Callable[[TrainState], dict[str, float]]:
         """Compiles nothing yet; the returned function does at its first call."""
-        forward = make_forward(program)
+        forward = span_logits(program)
 
         def of(params: Any, mutables: Any) -> dict[str, float]:
             source: Squad = self.pipeline.source
@@ -62,7 +62,7 @@ class SpanEvaluator:
         return and_of_average(program, of)
 
 
-def make_forward(program: Program) -> Callable[..., Any]:
+def span_logits(program: Program) -> Callable[..., Any]:
     """(params, mutables, batch) -> logits float32 [B, T, 2], index and mask [B], whole on every host."""
     whole = NamedSharding(program.mesh, PartitionSpec())
 

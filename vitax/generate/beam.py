@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vitax.generate.decoding import Model, bucket, padded, prefill
+from vitax.generate.decoding import Model, Why, bucket, padded, prefill, reason
 
 Array = jax.Array
 
+# Candidates and alpha: Vaswani et al., arXiv:1706.03762, section 6.1.
+BEAMS, LENGTH_PENALTY = 4, 0.6
 NEVER = -1e9
 
 
@@ -21,12 +23,12 @@ class Best(NamedTuple):
     Attributes:
       tokens: without the prompt and the token that ended them.
       score: log probability over the length penalty.
-      ended: whether the model ended them, and not the limit.
+      why: they end.
     """
 
     tokens: list[int]
     score: float
-    ended: bool
+    why: Why
 
 
 def penalty(length: Array, alpha: Array) -> Array:
@@ -53,19 +55,19 @@ class BeamSearch:
       beams: candidates a prompt, at least 1 (1 is greedy decoding).
 
     Reference: Wu et al., arXiv:1609.08144, section 7; Vaswani et al., arXiv:1706.03762,
-      section 6.1 (4 beams, alpha 0.6, at most 50 tokens more than the source).
+      section 6.1.
     """
 
-    def __init__(self, model: Model, beams: int = 4):
+    def __init__(self, model: Model, beams: int = BEAMS):
         self.model, self.beams = model, beams
-        self.compiled = jax.jit(self._run, static_argnames="slots")
+        self.compiled = jax.jit(self._run, static_argnames="slots", out_shardings=model.whole)
 
     def __call__(
         self,
         variables: Any,
         prompts: Sequence[Sequence[int]],
         max_tokens: int | Sequence[int],
-        alpha: float = 0.6,
+        alpha: float = LENGTH_PENALTY,
         source: tuple[np.ndarray, np.ndarray] | None = None,
         min_tokens: int = 0,
     ) -> list[Best]:
@@ -83,16 +85,17 @@ class BeamSearch:
           UserError: a prompt that is empty or leaves no room in the context.
         """
         tokens, lengths = padded(self.model, prompts)
-        limits = np.minimum(np.broadcast_to(max_tokens, lengths.shape), self.model.context - lengths).astype(np.int32)
+        asked = np.broadcast_to(max_tokens, lengths.shape)
+        limits = np.minimum(asked, self.model.context - lengths).astype(np.int32)
         slots = bucket(min(int((lengths + limits).max()), self.model.context), self.model.context)
-        made, counts, scores, ended = jax.device_get(
+        made, counts, scores = jax.device_get(
             self.compiled(
                 variables, tokens, lengths, limits, np.float32(alpha), source, np.int32(min_tokens), slots=slots
             )
         )
         return [
-            Best(row[:count].tolist(), float(score), bool(end))
-            for row, count, score, end in zip(made, counts, scores, ended)
+            Best(row[:count].tolist(), float(score), reason(count, limit, most))
+            for row, count, score, limit, most in zip(made, counts, scores, limits, asked)
         ]
 
     def _run(
@@ -105,8 +108,8 @@ class BeamSearch:
         source: tuple[Array, Array] | None,
         min_tokens: Array,
         slots: int,
-    ) -> tuple[Array, Array, Array, Array]:
-        """Tokens int32 [B, slots], how many count, scores float32 [B], ended bool [B]."""
+    ) -> tuple[Array, Array, Array]:
+        """Tokens int32 [B, slots], how many count int32 [B], scores float32 [B]."""
         batch, beams, end = tokens.shape[0], self.beams, self.model.end
         logits, cache = prefill(self.model, variables, tokens, lengths, slots, source)
         logits, cache, starts = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), (logits, cache, lengths))
@@ -124,7 +127,7 @@ class BeamSearch:
             log_p = log_p.at[:, :, end].add(jnp.where(n < min_tokens, 2 * NEVER, 0.0))
             vocab = log_p.shape[-1]
             # Twice as many as stay: at most one of a candidate's extensions ends it.
-            total, index = lax.top_k((scores[:, :, None] + log_p).reshape(batch, -1), min(2 * beams, beams * vocab))
+            total, index = lax.top_k((scores[:, :, None] + log_p).reshape(batch, -1), 2 * beams)
             parent, token = index // vocab, (index % vocab).astype(jnp.int32)
             extended = jnp.take_along_axis(made, parent[:, :, None], 1).at[:, :, n].set(token)
             alive, ends = (n < limits)[:, None], token == end
@@ -142,8 +145,7 @@ class BeamSearch:
             scores, stay = lax.top_k(jnp.where(ends | ~alive, NEVER, total), beams)
             made = jnp.take_along_axis(extended, stay[:, :, None], 1)
             parent, token = (jnp.take_along_axis(x, stay, 1) for x in (parent, token))
-            rows = (parent + jnp.arange(batch)[:, None] * beams).reshape(-1)
-            cache = jax.tree.map(lambda x: x[rows], cache)
+            cache = _of_parents(cache, parent)
             position = (starts + n)[:, None]
             output = self.model.decode(variables, token.reshape(-1, 1), position, cache)
             assert output.logits is not None
@@ -155,4 +157,15 @@ class BeamSearch:
         counts = jnp.zeros((batch, beams), jnp.int32)
         start = (jnp.int32(0), blank, scores, blank, none, counts, logits, cache)
         _, _, _, done, done_scores, done_counts, *_ = lax.while_loop(unfinished, step, start)
-        return done[:, 0], done_counts[:, 0], done_scores[:, 0], done_counts[:, 0] < limits
+        return done[:, 0], done_counts[:, 0], done_scores[:, 0]
+
+
+def _of_parents(cache: Any, parent: Array) -> Any:
+    """The cache of the candidates that stay, ``parent`` int32 [B, beams] theirs."""
+
+    def of(x: Array) -> Array:
+        # Within a prompt, so that the partitioner sees that no row leaves its device.
+        index = parent.reshape(*parent.shape, *(1,) * (x.ndim - 1))
+        return jnp.take_along_axis(x.reshape(*parent.shape, *x.shape[1:]), index, 1).reshape(x.shape)
+
+    return cache.map_written(of) if hasattr(cache, "map_written") else jax.tree.map(of, cache)

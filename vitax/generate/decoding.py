@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
@@ -20,6 +20,8 @@ Array = jax.Array
 SMALLEST_BUCKET = 16
 # Tokens between two looks of the host at what is made, where it wants any.
 WATCH_EVERY = 16
+# Why a text ends: the model ended it, the limit that was asked for, or the end of the context.
+Why = Literal["ended", "limit", "context"]
 
 
 class Model(NamedTuple):
@@ -33,12 +35,27 @@ class Model(NamedTuple):
       empty_cache: (batch size, slots) -> cache; of an encoder-decoder with the source's length.
       context: the longest sequence.
       end: the token that ends a document.
+      whole: sharding of results, under which every process has all of them; None where
+        there is no mesh.
     """
 
     decode: Callable[..., ModelOutput]
     empty_cache: Callable[..., Any]
     context: int
     end: int
+    whole: Any = None
+
+
+class Continuation(NamedTuple):
+    """What a prompt was continued with.
+
+    Attributes:
+      tokens: without the prompt and the token that ended them.
+      why: they end; ``ended`` also where somebody who watched stopped them.
+    """
+
+    tokens: list[int]
+    why: Why
 
 
 def bucket(length: int, limit: int) -> int:
@@ -58,13 +75,18 @@ def padded(model: Model, prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, 
     longest = int(lengths.max())
     if longest >= model.context:
         raise UserError(
-            f"--prompt: {longest} tokens with the mark in front, but the model has {model.context} positions "
+            f"{longest} tokens with the mark in front, but the model has {model.context} positions "
             "(model.context). Shorten the prompt."
         )
     tokens = np.full((len(prompts), bucket(longest, model.context)), model.end, np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     return tokens, lengths
+
+
+def reason(count: int, limit: int, asked: int) -> Why:
+    """Why a text of ``count`` tokens ends, of which ``limit`` fit and ``asked`` were asked for."""
+    return "ended" if count < limit else "limit" if limit == asked else "context"
 
 
 def prefill(
@@ -119,8 +141,11 @@ class Decoder:
 
     def __init__(self, model: Model):
         self.model = model
-        self.start = jax.jit(self._start, static_argnames="slots")
-        self.advance = jax.jit(self._advance, donate_argnames="state")
+        # What the host looks at; the rest lies as it is computed.
+        looked_at: Any = dict.fromkeys(("step", "made", "counts", "done"), model.whole)
+        shardings = State(**{field.name: looked_at.get(field.name) for field in dataclasses.fields(State)})
+        self.start = jax.jit(self._start, static_argnames="slots", out_shardings=shardings)
+        self.advance = jax.jit(self._advance, donate_argnames="state", out_shardings=shardings)
 
     def __call__(
         self,
@@ -130,8 +155,8 @@ class Decoder:
         sampling: Sampling,
         seed: int = 0,
         watch: Callable[[list[list[int]]], Sequence[bool]] | None = None,
-    ) -> list[list[int]]:
-        """Continuations, without the token that ended them.
+    ) -> list[Continuation]:
+        """A continuation of each prompt.
 
         Args:
           variables: of the model.
@@ -150,7 +175,8 @@ class Decoder:
         slots = bucket(min(int(lengths.max()) + max_tokens, model.context), model.context)
         limits = np.minimum(max_tokens, model.context - lengths).astype(np.int32)
         state = self.start(variables, tokens, lengths, limits, jax.random.key(seed), slots=slots)
-        sampling, until = sampling.checked(), WATCH_EVERY if watch else slots
+        sampling.check()
+        until = WATCH_EVERY if watch else slots
         while True:
             state = self.advance(variables, state, sampling, np.int32(until))
             step, made, counts, done = jax.device_get((state.step, state.made, state.counts, state.done))
@@ -159,7 +185,7 @@ class Decoder:
                 done = done | np.array(watch(rows), bool)
                 state = dataclasses.replace(state, done=done)
             if done.all() or step >= limits.max():
-                return rows
+                return [Continuation(row, reason(len(row), limit, max_tokens)) for row, limit in zip(rows, limits)]
             until = int(step) + WATCH_EVERY
 
     def _start(self, variables: Any, tokens: Array, lengths: Array, limits: Array, key: Array, slots: int) -> State:

@@ -1,7 +1,8 @@
 """A program's model as decoding takes it, sharded as the program's rules say."""
 
-import functools
 from typing import Any
+
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vitax.core import axes
 from vitax.core.types import ModelOutput
@@ -21,4 +22,4 @@ def model_of(program: Any, end: int) -> Model:
         with axes.resolving(program.rules.resolver(program.mesh)):
             return module.apply(variables, *arguments, method="decode", **options)
 
-    return Model(decode, functools.partial(module.empty_cache), module.context, end)
+    return Model(decode, module.empty_cache, module.context, end, NamedSharding(program.mesh, PartitionSpec()))

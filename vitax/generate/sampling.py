@@ -1,7 +1,5 @@
 """One token from logits: temperature, top-k and top-p."""
 
-import dataclasses
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -32,8 +30,8 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
 
-    def checked(self) -> "Sampling":
-        """Itself.
+    def check(self) -> None:
+        """Finds what no sampling has.
 
         Raises:
           UserError: a number out of its range.
@@ -45,7 +43,6 @@ class Sampling:
         ):
             if not good:
                 raise UserError(f"--{name.replace('_', '-')}: expected {expected}, got {getattr(self, name)}.")
-        return dataclasses.replace(self)
 
 
 def sample(logits: Array, keys: Array, sampling: Sampling) -> Array:
@@ -78,22 +75,24 @@ def _of_all(logits: Array, keys: Array, sampling: Sampling) -> Array:
 
 
 def _of_some(logits: Array, keys: Array, sampling: Sampling) -> Array:
-    """From ``CANDIDATES`` of the likeliest, where they hold all that may be drawn."""
+    """From ``CANDIDATES`` of the likeliest, where they hold all that may be drawn.
+
+    Each row decides for itself, so that its neighbours change nothing.
+    """
     scaled = logits / jnp.maximum(sampling.temperature, 1e-6)
     few = min(CANDIDATES, logits.shape[-1])
     ranked, ids = lax.top_k(scaled, few)
     log_total = jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
-    held = jnp.exp(jax.nn.logsumexp(ranked, axis=-1, keepdims=True) - log_total)
+    held = jnp.exp(jax.nn.logsumexp(ranked, axis=-1) - log_total[:, 0])
     top_k = jnp.asarray(sampling.top_k)
-    enough = ((top_k > 0) & (top_k <= few)) | jnp.all(held >= sampling.top_p)
-
-    def of_few(_: Array) -> Array:
-        return _by_rank(ranked, ids, log_total, keys, sampling)
+    # With both limits top_p is a share of what the likeliest top_k hold, so all of these are wanted.
+    enough = jnp.where(top_k > 0, top_k <= few, held >= sampling.top_p)
+    of_few = _by_rank(ranked, ids, log_total, keys, sampling)
 
     def of_sorted(scaled: Array) -> Array:
-        return _by_rank(*lax.top_k(scaled, logits.shape[-1]), log_total, keys, sampling)
+        return jnp.where(enough, of_few, _by_rank(*lax.top_k(scaled, logits.shape[-1]), log_total, keys, sampling))
 
-    return lax.cond(enough, of_few, of_sorted, scaled)
+    return lax.cond(jnp.all(enough), lambda _: of_few, of_sorted, scaled)
 
 
 def _by_rank(ranked: Array, ids: Array, log_total: Array, keys: Array, sampling: Sampling) -> Array:

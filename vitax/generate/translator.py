@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.generate.beam import BeamSearch
-from vitax.generate.decoding import Model, bucket
+from vitax.generate.beam import BEAMS, LENGTH_PENALTY, BeamSearch
+from vitax.generate.decoding import Model, Why, bucket
 
 # Vaswani et al., arXiv:1706.03762, section 6.1.
 EXTRA_TOKENS = 50
@@ -18,15 +18,15 @@ class Translated(NamedTuple):
 
     Attributes:
       text: of it.
-      tokens: how many.
+      tokens: of it.
       score: see ``generate.beam.Best``.
-      ended: whether the model ended it, and not a limit.
+      why: it ends; ``limit`` is ``max_tokens``, or ``EXTRA_TOKENS`` more than the source.
     """
 
     text: str
-    tokens: int
+    tokens: list[int]
     score: float
-    ended: bool
+    why: Why
 
 
 class Translator:
@@ -40,7 +40,14 @@ class Translator:
       batch_size: texts a call of the device.
     """
 
-    def __init__(self, model: Model, tokenizer: Any, beams: int = 4, alpha: float = 0.6, batch_size: int = 64):
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Any,
+        beams: int = BEAMS,
+        alpha: float = LENGTH_PENALTY,
+        batch_size: int = 64,
+    ):
         self.search = BeamSearch(model, beams)
         self.tokenizer, self.alpha, self.batch_size = tokenizer, alpha, batch_size
 
@@ -74,7 +81,7 @@ class Translator:
         by_length = sorted(range(len(texts)), key=lambda i: len(sources[i]))
         for first in range(0, len(by_length), self.batch_size):
             members = by_length[first : first + self.batch_size]
-            rows = min(self.batch_size, bucket(len(members), self.batch_size))
+            rows = bucket(len(members), self.batch_size)
             width = bucket(max(len(sources[i]) for i in members), model.context)
             tokens = np.full((rows, width), model.end, np.int32)
             # Rows that fill the batch up are empty texts, which end at once.
@@ -88,5 +95,5 @@ class Translator:
             best = self.search(variables, [[model.end]] * rows, limits.tolist(), self.alpha, (tokens, valid), 1)
             for i, one in zip(members, best):
                 text = self.tokenizer.decode(one.tokens).decode(errors="replace")
-                found[i] = Translated(text, len(one.tokens), one.score, one.ended)
+                found[i] = Translated(text, one.tokens, one.score, one.why)
         return [one for one in found if one is not None]

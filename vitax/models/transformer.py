@@ -1,6 +1,7 @@
 """The encoder-decoder Transformer."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -41,6 +42,11 @@ class TransformerCache:
 
     blocks: tuple[tuple[KVCache, KVCache], ...]
     source_valid: Array
+
+    def map_written(self, fn: Callable[[Array], Array]) -> "TransformerCache":
+        """The cache with ``fn`` of each array that decoding writes; what is of the source stays."""
+        blocks = tuple((jax.tree.map(fn, own), memory) for own, memory in self.blocks)
+        return TransformerCache(blocks, self.source_valid)
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
@@ -155,7 +161,9 @@ class Transformer(nn.Module):
           tokens: int32 [B, T], the target so far: the mark, then its tokens.
           source_segments: int32 [B, S]: runs of equal ids are sentences, which see and are
             seen by their own alone, and begin at position 0; 0 is padding. None: each row is one.
-          segment_ids: int32 [B, T], likewise of the target: sentence i translates sentence i.
+          segment_ids: int32 [B, T], likewise of the target: sentence i translates sentence i, so
+            they need those of the source. None: each row is one, and sees all of the source that
+            is no padding.
           train: whether dropout acts.
           rng: typed keys [B], one an example; None means no randomness.
           return_intermediates: also return ``encoder_block_00`` ... and ``decoder_block_00`` ...
@@ -167,7 +175,8 @@ class Transformer(nn.Module):
           logits float32 [B, T, V] or None, features [B, T, D] that make them, intermediates by name.
 
         Raises:
-          UserError: a sequence longer than ``context``, or tokens that are not [B, T].
+          UserError: a sequence longer than ``context``, tokens that are not [B, T], or
+            ``segment_ids`` alone.
         """
         rng = rng if train else None
         check_tokens(source.shape, self.context, "source")
@@ -177,9 +186,14 @@ class Transformer(nn.Module):
         index = _positions(tokens)
         mask, positions, across = Mask.causal(), index, Mask()
         if segment_ids is not None:
-            assert source_segments is not None
+            if source_segments is None:
+                raise UserError(
+                    "segment_ids: sentences of the target without those of the source; give source_segments."
+                )
             mask, positions = mask & Mask.segments(segment_ids), positions_in_segments(segment_ids)
             across = Mask.segments(segment_ids, source_segments)
+        elif source_segments is not None:
+            across = Mask.padding(source_segments > 0)
         x = self._embed(tokens, positions, "target", rng)
         x, of_decoder = self.decoder(
             x,

@@ -1,6 +1,7 @@
 """What a model of text writes and where it is surprised: samples, surprise by token, translations."""
 
 import html
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from vitax.core import axes
 from vitax.core.types import TrainState
+from vitax.generate.beam import BEAMS, LENGTH_PENALTY
 from vitax.generate.decoding import Decoder
 from vitax.generate.on_mesh import model_of
 from vitax.generate.sampling import Sampling
@@ -42,7 +44,7 @@ def sections(recipe: Recipe, program: Program, state: TrainState, figures: Path)
     source: Any = recipe.source(places[0])
     if kind == "gpt":
         yield "Samples", _samples(program, source.tokenizer, state.params)
-        yield "Surprise", _surprise(program, source, state.params)
+        yield "Surprise", _surprise(program, source, state.params, held_out=places[0] != "data")
     elif hasattr(source, "pairs"):
         yield "Translations", _translations(program, source, state.params)
         yield "Where a translation looks", _attention(program, source, state.params, figures)
@@ -53,12 +55,12 @@ def _samples(program: Program, tokenizer: Any, params: Any) -> str:
     sampling = Sampling(temperature=0.8, top_p=0.95)
     starts = [[model.end]] * _SAMPLES
     made = Decoder(model)({"params": params}, starts, min(_SAMPLE_TOKENS, model.context - 1), sampling)
-    texts = [tokenizer.decode(row).decode(errors="replace") for row in made]
+    texts = [tokenizer.decode(one.tokens).decode(errors="replace") for one in made]
     shown = "".join(f"<pre>{html.escape(text)}</pre>" for text in texts)
     return f"<p>Documents begun by the model itself: temperature 0.8, top-p 0.95.</p>{shown}"
 
 
-def _surprise(program: Program, source: Any, params: Any) -> str:
+def _surprise(program: Program, source: Any, params: Any, held_out: bool) -> str:
     """A window with each token coloured by how little it was expected."""
     # Behind the first window, which may hold titles and lists.
     window = source.gather(np.array([min(3, len(source) - 1)]))
@@ -87,23 +89,30 @@ def _surprise(program: Program, source: Any, params: Any) -> str:
             about = html.escape(f"{loss / math.log(2):.1f} bits; likeliest: {text_of(guess)!r}", quote=True)
             colour = f"background:rgba(230,120,30,{min(float(loss) / _FULL, 1.0):.2f})"
             spans.append(f'<span title="{about}" style="{colour}">{html.escape(text_of(target))}</span>')
-    note = "<p>Held-out text, each token the darker the less it was expected; its bits are in the tooltip.</p>"
+    what = "Held-out text" if held_out else "Text that the model was trained on"
+    note = f"<p>{what}, each token the darker the less it was expected; its bits are in the tooltip.</p>"
     return f'{note}<pre style="white-space:pre-wrap">{"".join(spans)}</pre>'
 
 
 def _translations(program: Program, source: Any, params: Any) -> str:
-    sources, references = (side[:_TRANSLATIONS] for side in source.pairs)
-    translator = Translator(model_of(program, source.tokenizer.end_of_document), source.tokenizer)
-    made = translator({"params": params}, sources)
-    rows = [(s, one.text + ("" if one.ended else " \u2026"), r) for s, one, r in zip(sources, made, references)]
-    return "<p>4 beams, length penalty 0.6.</p>" + page.table(("source", "translation", "reference"), rows)
+    model = model_of(program, source.tokenizer.end_of_document)
+    fitting = ((s, r) for s, r in zip(*source.pairs) if len(source.tokenizer.encode(s.encode())) < model.context)
+    pairs = list(itertools.islice(fitting, _TRANSLATIONS))
+    if not pairs:
+        return "<p>No sentence is short enough to translate.</p>"
+    made = Translator(model, source.tokenizer)({"params": params}, [s for s, _ in pairs])
+    rows = [(s, one.text + ("" if one.why == "ended" else " \u2026"), r) for (s, r), one in zip(pairs, made)]
+    note = f"<p>{BEAMS} beams, length penalty {LENGTH_PENALTY}.</p>"
+    return note + page.table(("source", "translation", "reference"), rows)
 
 
 def _attention(program: Program, source: Any, params: Any, figures: Path) -> str:
     """Cross-attention of the last block, the mean over heads, of a short sentence and its reference."""
     tokenizer = source.tokenizer
     sides = [[tokenizer.encode(text.encode()).tolist() for text in side[:200]] for side in source.pairs]
-    fitting = [i for i in range(len(sides[0])) if max(len(side[i]) for side in sides) < _DRAWN_TOKENS]
+    objective: Any = program.objective
+    most = min(_DRAWN_TOKENS, objective.model.context)
+    fitting = [i for i in range(len(sides[0])) if max(len(side[i]) for side in sides) < most]
     if not fitting:
         return "<p>No sentence is short enough to draw.</p>"
     mark = tokenizer.end_of_document
@@ -113,7 +122,6 @@ def _attention(program: Program, source: Any, params: Any, figures: Path) -> str
 
     @jax.jit
     def look(params: Any, source: Any, tokens: Any) -> dict[str, jax.Array]:
-        objective: Any = program.objective
         with axes.resolving(program.rules.resolver(program.mesh)):
             return objective.model.apply({"params": params}, source, tokens, return_attention=True).intermediates
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from vitax.checkpoint.convert import Rule
 from vitax.checkpoint.files import WeightFile
-from vitax.checkpoint.names import language
+from vitax.checkpoint.names import language, preparation
 from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.checkpoint.names.timm import HEADS_OUT, dense, heads, norm
 
@@ -51,6 +51,8 @@ def table(prefix: str, head: str = "classifier") -> tuple[Rule, ...]:
 
 # Settings of ``config.json`` that our BERT has not -> the value that says so.
 _EXPECTED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
+# The only one of those with a classifier whose outputs are classes of a text.
+_CLASSIFIER = "BertForSequenceClassification"
 _LEFT_OUT = {
     r"position_ids$": "counts from 0, which is done here",
     r"^cls\.predictions\.decoder\.weight$": "the table of tokens again",
@@ -71,9 +73,24 @@ def _rename(file: WeightFile) -> Mapping[str, str]:
 def _constants(prefix: str) -> Callable[[WeightFile], Constants]:
     def constants(file: WeightFile) -> Constants:
         language.check(file, "bert", _EXPECTED, f"{prefix}embeddings.word_embeddings.weight")
+        if "classifier.weight" in file.arrays:
+            _check_classifier(file)
         return language.constants(file, {}, "num_attention_heads", "layer_norm_eps", 1e-12, "exact GELU")
 
     return constants
+
+
+def _check_classifier(file: WeightFile) -> None:
+    """Refuses classifiers of tokens or choices, which have the same names, and of labels beside each other."""
+    named, problem = file.config.get("architectures") or [_CLASSIFIER], file.config.get("problem_type")
+    if _CLASSIFIER not in named:
+        raise preparation.refuse(
+            file, f"architectures: {', '.join(named)}", f"of models with a classifier vitax has {_CLASSIFIER} alone"
+        )
+    if problem == "multi_label_classification":
+        raise preparation.refuse(file, f"problem_type: {problem}", "vitax has classes of which a text has one")
+    if problem == "regression" and len(file.arrays["classifier.weight"]) > 1:
+        raise preparation.refuse(file, f"problem_type: {problem}", "vitax has regression of one value alone")
 
 
 def _layout(prefix: str, title: str, head: str, *required: str) -> Layout:

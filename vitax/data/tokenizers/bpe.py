@@ -106,6 +106,11 @@ def _published(content: Mapping[str, bytes], path: str) -> Any:
     (ids_name, ids), (merges_name, merges) = content.items()
     lines = [line for line in files.text_of(merges).split("\n") if line and not line.startswith("#version")]
     pairs: list[Any] = [tuple(line.split(" ")) for line in lines]
+    if any(pair[-1].endswith("</w>") for pair in pairs):
+        raise UserError(
+            f"data.tokenizer.path: {path}: {merges_name} marks ends of words by </w>, as GPT-1's, which is not "
+            "byte-level. Expected merges as GPT-2's."
+        )
     try:
         model = tokenizers.models.BPE(vocab=files.json_of(ids, path, ids_name), merges=pairs)
     except Exception as error:  # the package raises a bare Exception
