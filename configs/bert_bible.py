@@ -20,7 +20,6 @@ Command:
   python benchmarks/bert_paraphrase.py trains all of it over three seeds.
 """
 
-import importlib.resources
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -75,8 +74,11 @@ def get_config(variant: str = "pretrain") -> ConfigDict:
 
 
 def _tokens() -> dict[str, Any]:
-    path = importlib.resources.files("vitax.data.embedded") / "new_testament_vocab.txt"
-    return {"vocab_size": 3_000, "tokenizer": {"kind": "wordpiece", "path": str(path)}, "length": LENGTH}
+    return {
+        "vocab_size": 3_000,
+        "tokenizer": {"kind": "wordpiece", "path": "embedded:new_testament"},
+        "length": LENGTH,
+    }
 
 
 def _pretraining(web: str, chunks: tuple[int, int]) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def _pretraining(web: str, chunks: tuple[int, int]) -> dict[str, Any]:
 
 
 def _pairs(kjv: str, web: str, labelled: int, tested: int) -> dict[str, Any]:
-    source = {"kind": "verse_pairs", "first": kjv, "second": web}
+    source = {"kind": "verse_pairs", "first_path": kjv, "second_path": web}
     return {
         "objective": {"kind": "text_classification"},
         "data": {

@@ -4,13 +4,14 @@ Paper: Devlin et al., arXiv:1810.04805, section 3.1 and appendix A.2. With `opti
   al., arXiv:1904.00962, batches of 32,768.
 Data: BooksCorpus and English Wikipedia, 3.3 billion words, as text files of one sentence a line
   and a blank line between documents; name their folder in data.source.path. The last 2,000
-  documents are held out. Text is held in memory. The stated examples take a word for a token;
+  documents are held out. Token ids are held in memory. The stated examples take a word for a token;
   set data.num_examples to yours.
 Tokenizer: BERT's uncased WordPiece of 30,522 tokens (`vocab.txt` of a published model); name it in
   data.tokenizer.path.
 Phases: 900,000 steps at 128 tokens and 100,000 at 512, 256 sequences each; 1 is one run, 2 starts from
-  it (`init_from.checkpoint`). The rate is one line over both: 1 ends at a tenth of the peak and 2
-  goes on from there, with fresh moments. With LAMB, 14,062 and 1,563 steps, the rate alike.
+  it (`init_from.checkpoint`). The rate is one line over both, from the end of the warm-up to that of
+  2: 1 ends at 10.1% of the peak and 2 goes on from there, with fresh moments. With LAMB, 14,062 and
+  1,563 steps, and a warm-up of a fifth, at 12.5%.
 In the paper: Adam 1e-4, 0.9, 0.999, decay 0.01, warm-up 10,000 steps, linear decay; dropout 0.1 on
   all layers; 15% masked, of which 80% masks, 10% random, 10% kept; half of the next sentences random.
 As in the authors' code: the decay acts on embeddings too, not on biases and norms; gradients are
@@ -75,6 +76,7 @@ def get_config(variant: str = "base,phase=1") -> ConfigDict:
     if number not in PHASES:
         raise UserError(f"bert_pretrain: phase={number}; expected 1 or 2.")
     phase = PHASES[number]
+    warmup = round(method.warmup * method.steps)
     steps = round(phase.stop * method.steps) - round(phase.start * method.steps)
     size = {k: v for k, v in bert_sizes.fields(f"BERT-{name}").items() if k != "vocab_size"}
     expected = EXPECTED.get((name, optimizer))
@@ -109,7 +111,7 @@ def get_config(variant: str = "base,phase=1") -> ConfigDict:
             },
             "optimizer": {
                 "kind": optimizer,
-                "lr": method.lr if number == 1 else method.lr * (1 - phase.start),
+                "lr": method.lr if number == 1 else method.lr * steps / (method.steps - warmup),
                 "weight_decay": 0.01,
                 "decay_mask": (r"(^|/)kernel$", r"^embedding/"),
                 "clip_norm": 1.0,
@@ -117,7 +119,7 @@ def get_config(variant: str = "base,phase=1") -> ConfigDict:
             },
             "schedule": {
                 "kind": "linear",
-                **({"warmup": {"steps": round(method.warmup * method.steps)}} if number == 1 else {}),
+                **({"warmup": {"steps": warmup}} if number == 1 else {}),
                 "until": {"steps": method.steps if number == 1 else steps},
             },
             "duration": {"steps": steps},

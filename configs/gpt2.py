@@ -4,7 +4,8 @@ Paper: Radford et al., "Language Models are Unsupervised Multitask Learners" (20
 Data: WebText, 40 GB of 8 million pages, was not released; OpenWebText is the usual stand-in. One
   page a .txt (or .gz) file, or several with data.source.separator: name the folder in
   data.source.path. 5% are held out, as in the paper. An assumed 4.2 bytes a token make the
-  stated windows; set data.num_examples to yours. Text is held in memory: 18 GB of tokens a host.
+  stated windows; set data.num_examples to yours. Ids are mapped from disk, 19 GB of them; a .txt
+  file is read whole, JSON lines (source kind `json_lines`) one at a time.
 Tokenizer: GPT-2's own encoder.json and vocab.bpe; name their folder in data.tokenizer.path.
 In the paper: the architecture, 1024 tokens, 512 windows a step, 50,257 ids, residual
   layers scaled by their number.

@@ -3,7 +3,8 @@
 Paper: Brown et al., arXiv:2005.14165, section 2, Table 2.1 and appendix B.
 Data: Common Crawl (filtered), WebText2, two book corpora and Wikipedia, sampled by weights for 300
   billion tokens; none was released. Name a folder of .txt or .gz files in data.source.path; the
-  stated windows are one pass over 300 billion tokens. Text is held in memory.
+  stated windows are one pass over 300 billion tokens. Ids are mapped from disk (600 GB); a file is
+  read whole, JSON lines (source kind `json_lines`) one at a time.
 Tokenizer: GPT-2's own encoder.json and vocab.bpe; name their folder in data.tokenizer.path.
 In the paper: Adam 0.9, 0.95, 1e-8, clip 1, weight decay 0.1, a warm-up over 375M tokens, cosine
   to 10% at 260B tokens, 300B tokens in all, windows of 2048.

@@ -4,7 +4,7 @@ Paper: Radford et al., "Improving Language Understanding by Generative Pre-Train
   fine-tuning for three epochs in batches of 32, with a linear decay after a short warm-up. The
   learning rate is higher than its 6.25e-5, as the model is 100 times smaller.
 Data: JSON lines with the fields `prompt` and `completion` (`--config.data.source.prompt=NAME`
-  where they are called otherwise); the last tenth of them is held out.
+  where they are called otherwise); the last tenth of them, of five at least, is held out.
 Expected: nothing, it is your data.
 Cost: well under 0.001 TPUv3-core-days.
 Command: vitax train --config gpt_finetune:data=pairs.jsonl,checkpoint=runs/gpt --workdir DIR

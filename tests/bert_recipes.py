@@ -1,13 +1,12 @@
 """Small data in the place of that which the recipes of BERT ask for."""
 
-import importlib.resources
 import tempfile
 from pathlib import Path
 
 from tests.questions import CONTEXT, squad
 
 FOLDER = tempfile.TemporaryDirectory()
-VOCAB = {"kind": "wordpiece", "path": str(importlib.resources.files("vitax.data.embedded") / "new_testament_vocab.txt")}
+VOCAB = {"kind": "wordpiece", "path": "embedded:new_testament"}
 QUESTIONS = [("q1", "Who was it?", [("Good one", CONTEXT.index("Good one"))]), ("q2", "Who is not?", [])]
 # kind of objective -> source, examples of it, and other fields of the data.
 DATA = {

@@ -59,6 +59,7 @@ HOW = (
     (r"vitax train --config mine.json .*", Run(tuple(config("duration.steps=2", "data.batch_size=16")))),
     (r"vitax train --config (configs/)?vit_.*", TFDS),
     (r"vitax train --config gpt_shakespeare:data=.*", Parsed("wants the collected works")),
+    (r"vitax train --config gpt2:.*", Parsed("tests/checkpoint/test_text_files.py runs it on a small GPT-2")),
     (r"vitax train --config bert_squad:.*", Parsed("wants SQuAD's files and published weights")),
     (r"vitax train --config bert_bible:.*", Parsed("tests/test_recipes.py trains it; tests/objectives/ too")),
     (r"vitax tokenizer train --config .*", Parsed("tests/test_tokenizer_training.py")),

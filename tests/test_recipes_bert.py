@@ -32,9 +32,16 @@ def test_the_two_phases_are_one_schedule(size):
         assert not decays["mlm/bias"]
     assert float(first.learning_rate(5_000)) == pytest.approx(0.5e-4)
     assert float(first.learning_rate(10_000)) == pytest.approx(1e-4, rel=1e-3)
-    assert float(first.learning_rate(899_999)) == pytest.approx(float(second.learning_rate(0)), rel=0.02)
     assert float(second.learning_rate(99_999)) == pytest.approx(1e-10, rel=0.01)
     assert second.init_from.reset == ()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_the_rate_goes_on_where_the_first_phase_ends(optimizer):
+    first, second = (recipe.load(f"bert_pretrain:large,phase={n},optimizer={optimizer}") for n in (1, 2))
+    end = float(first.learning_rate(first.total_steps))
+    assert float(second.learning_rate(0)) == pytest.approx(end, rel=1e-4)
+    assert end == pytest.approx({"adamw": 1e-4 * 10 / 99, "lamb": 5e-3 / 8}[optimizer], rel=1e-3)
 
 
 def test_lamb_takes_large_batches():
@@ -94,6 +101,28 @@ def test_fine_tuning_on_verses_differs_from_scratch_in_its_start_alone():
     assert scratch.pop("init_from") is None
     tuned["paper"].pop("row"), scratch["paper"].pop("row")
     assert tuned == scratch
+
+
+def test_recipes_of_the_embedded_verses_name_no_place_of_this_machine():
+    assert not [v for v in config_files.flatten(recipe.load("bert_bible").config).values() if str(v).startswith("/")]
+
+
+def test_where_bibles_lie_may_change_between_two_starts():
+    built = [recipe.load("bert_bible:scratch,data=" + folder) for folder in ("here", "there")]
+    assert recipe.resume_differences(built[0].config, built[1]) == []
+
+
+def test_masks_of_an_evaluation_are_those_of_one_seed_in_every_run():
+    for overrides, seed in (((), 0), (("--config.evaluators.val.data.seed=3",), 3)):
+        built = recipe.load("bert_bible:pretrain", ["--config.seed=5", *overrides])
+        assert recipe.evaluator_data(built.config, "val").seed == seed
+        assert built.data.seed is None
+
+
+def test_batches_of_an_evaluation_do_not_grow():
+    ramp = "--config.evaluators.val.data.batch_ramp={'start': 2, 'examples': 400}"
+    with pytest.raises(UserError, match=r"evaluators.val.data.batch_ramp: only batches that are trained on grow"):
+        recipe.load("bert_bible:pretrain", [ramp])
 
 
 @pytest.mark.parametrize("role", ["pretrain", "finetune"])

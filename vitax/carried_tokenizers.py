@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitax import data_kinds
 from vitax.checkpoint import store, warm_start
 from vitax.construct import construct
 from vitax.core.errors import UserError
@@ -90,17 +91,51 @@ def check_start(recipe: Any, directory: Path, step: int) -> None:
       UserError: says how to mend it.
     """
     try:
-        before = (store.read_metadata(directory, step)[0]["data"].get("source") or {}).get("tokenizer")
+        stored = store.read_metadata(directory, step)[0]
     except store.Damaged:
         return  # the warm start itself says so
-    if before is None or recipe.data.size is not None:
+    # Checkpoints from before there was the key have it somewhere in what decides their batches.
+    data = stored["data"]
+    before = stored.get("tokenizer") or data.get("tokenizer") or (data.get("source") or {}).get("tokenizer")
+    if before is not None and recipe.data.size is None:
+        lines = difference(before, recipe.data.build_tokenizer().fingerprint(), "data.tokenizer")
+        _refuse_start(recipe, str(directory / str(step)), lines)
+
+
+def check_weights(recipe: Any, data: Mapping[str, Any]) -> None:
+    """``check_start`` for a weight file.
+
+    Args:
+      recipe: whose ``init_from`` names the file.
+      data: of the recipe in the file, or of that which its layout implies.
+
+    Raises:
+      UserError: says how to mend it.
+    """
+    theirs = data_kinds.build(data)
+    if recipe.data.size is not None or theirs.size is not None:
         return
-    lines = difference(before, recipe.data.build_tokenizer().fingerprint(), "data.tokenizer")
+    own, before = recipe.data.build_tokenizer(), theirs.build_tokenizer()
+    try:
+        lines = difference(before.fingerprint(), own.fingerprint(), "data.tokenizer")
+    except UserError:
+        return  # none lies beside it: which tokens it knows cannot be told
+    # One vocabulary is published in several forms, and which of them is read changes nothing.
+    if lines and _meanings(before) != _meanings(own):
+        _refuse_start(recipe, recipe.init_from.checkpoint, lines)
+
+
+def _meanings(tokenizer: Any) -> list[bytes]:
+    return [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+
+
+def _refuse_start(recipe: Any, where: str, lines: list[str]) -> None:
     if lines and not any(re.search(pattern, "embedding") for pattern in recipe.init_from.reset):
         raise UserError(
-            f"init_from.checkpoint: {directory / str(step)} was trained with another tokenizer; the same ids would "
+            f"init_from.checkpoint: {where} was trained with another tokenizer; the same ids would "
             "mean other text:\n  " + "\n  ".join(lines) + "\nUse its own (vitax tokenizer export CHECKPOINT "
-            "NEW_FOLDER writes it), or learn new ones: --config.init_from.reset=('embedding',)."
+            "NEW_FOLDER writes it, and published ones lie beside their weights), or learn new ones: "
+            "--config.init_from.reset=('embedding',)."
         )
 
 

@@ -90,7 +90,9 @@ def evaluator_data(config: Mapping[str, Any], name: str) -> Any:
     own = dict(config["evaluators"][name].get("data") or {})
     base = config["data"]
     cls = kind_of(base).spec
-    merged = {k: base[k] for k in cls.SHARED if k in base} | {"shuffle": False} | own
+    # The draw of masks is that of one seed, or losses of runs with different ones would not compare.
+    fixed = {"seed": 0} if cls is DocumentSpec else {}
+    merged = {k: base[k] for k in cls.SHARED if k in base} | {"shuffle": False} | fixed | own
     return call(cls, merged, where)
 
 

@@ -23,6 +23,8 @@ class DocumentSpec(TextSpec):
       num_examples: chunks of sentences that fill ``length``, stated here so that plans never
         open data; checked at training.
       length: T, tokens of an example with its marks.
+      seed: of the order and of what is drawn; if left out, the recipe's ``seed``, and 0 for an
+        evaluator, whose masks are then the same in every run.
       max_predictions: M, masked tokens of an example at most.
       mask_rate: share of the tokens that are masked.
       short_rate: share of the examples that aim at a random shorter length.

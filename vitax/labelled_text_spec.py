@@ -46,7 +46,7 @@ class LabelledTextSpec(TextSpec):
     @property
     def of_pipeline(self) -> dict[str, Any]:
         """Fields of the pipeline that this kind of data has besides."""
-        return {"length": self.length, "tokenizer": self.build_tokenizer()}
+        return {"length": self.length, "tokenizer": self.build_tokenizer(), "num_classes": self.num_classes}
 
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -59,6 +59,16 @@ class LabelledTextSpec(TextSpec):
             "mask": jax.ShapeDtypeStruct((b,), np.bool_),
             "index": jax.ShapeDtypeStruct((b,), np.int32),
         }
+
+    def check(self, where: str) -> None:
+        """Checks what can be without opening anything.
+
+        Raises:
+          UserError: an unknown kind or field, or a length without room for text.
+        """
+        super().check(where)
+        if self.length < 3:
+            raise UserError(f"{where}.length: {self.length}; [CLS] A [SEP] has at least 3 tokens, a pair 5.")
 
     def build_source(self, where: str = "data") -> Any:
         """The source, with what the recipe states about it checked: opens it."""

@@ -68,7 +68,7 @@ REQUIRED = ("model", "objective", "data", "optimizer", "schedule", "duration")
 # What a resumed run may change: none of these moves the numbers beyond rounding.
 FREE_ON_RESUME = ("paper", "evaluators", "mesh", "rules", "accumulate", "remat", "unroll", "log", "checkpoint", "chip")
 # Where data lies and how it is read (fingerprints say what it is); which code computes attention.
-_PATHS = r"\w*tokenizer\.path|source\.(.*\.)?((source_|target_)?path|data_dir|labels)"
+_PATHS = r"\w*tokenizer\.path|source\.(.*\.)?((\w+_)?path|data_dir|labels)"
 _FREE_FIELDS = re.compile(rf"data\.(threads|prefetch|{_PATHS})|model\.attention_kernel")
 DTYPES = ("auto", "float32", "bfloat16")
 

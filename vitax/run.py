@@ -75,7 +75,8 @@ def train(recipe: Recipe, workdir: Path) -> int:
     check_data(recipe)
     if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
         if is_weight_file(recipe.init_from.checkpoint):
-            published.load(recipe.init_from.checkpoint, recipe.data.size)
+            found = published.load(recipe.init_from.checkpoint, recipe.data.size)
+            carried_tokenizers.check_weights(recipe, found.recipe["data"])
         else:
             carried_tokenizers.check_start(
                 recipe, *warm_start.find(recipe.init_from.checkpoint, "init_from.checkpoint")
@@ -182,6 +183,7 @@ def metadata(recipe: Recipe, pipeline: StepIndexed) -> dict[str, Any]:
         "name": recipe.name,
         "data": pipeline.fingerprint(),
         "class_names": list(names) if names else None,
+        "tokenizer": recipe.data.build_tokenizer().fingerprint() if recipe.data.size is None else None,
         "tokenizers": carried_tokenizers.pack(recipe.config["data"]),
         "versions": {"vitax": vitax.__version__, "jax": jax.__version__, "python": platform.python_version()},
     }

@@ -95,6 +95,8 @@ class TextSpec:
           UserError: an unknown kind or field.
         """
         self._check_source(self.source, f"{where}.source")
+        if self.batch_ramp is not None and where != "data":
+            raise UserError(f"{where}.batch_ramp: only batches that are trained on grow. Leave it out.")
         if self.ramp is not None and self.ramp.start > self.batch_size:
             raise UserError(
                 f"{where}.batch_ramp.start: {self.ramp.start}, but batches grow to {self.batch_size} "

@@ -122,7 +122,9 @@ def of_paths(paths: Sequence[str], field: str = "text") -> Text:
                 for place, row in document_files.rows([file]):
                     yield document_files.text_of(row, place, field)
             else:
-                yield from document_files.of_text([file], None)
+                for place, text in document_files.of_text([file], None):
+                    files.text_of(text, place)
+                    yield text
 
     return Text(", ".join(paths), read)
 

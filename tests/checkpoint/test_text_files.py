@@ -17,6 +17,7 @@ import pytest
 from flax import linen as nn
 
 from scripts import seeded_weights
+from tests import documents
 from tests.conftest import tiny_config
 from tests.published import TOLERANCE, error, nested
 from tests.timm_weights import load, section
@@ -320,6 +321,25 @@ def test_a_run_starts_from_a_published_gpt_of_a_longer_context(small_gpt2, tmp_p
     state = run.initial_state(built, built.program(), tmp_path)
     np.testing.assert_array_equal(state.params["pos_embedding"], params["pos_embedding"][:16])
     np.testing.assert_array_equal(state.params["embedding"], params["embedding"])
+
+
+def test_the_documented_start_from_gpt2_works(small_gpt2, tmp_path, monkeypatch):
+    folder, _, params = small_gpt2
+    documents.on_one_device(monkeypatch)
+    (tmp_path / "text.txt").write_text("to be or not to be " * 9)
+    page = documents.ROOT / "docs" / "published_weights.md"
+    [stated] = [words[1:] for words in documents.commands(page) if "gpt2:small" in words]
+    places = {"gpt2/": str(folder), "my_text": str(tmp_path / "text.txt"), "runs/tuned": str(tmp_path / "run")}
+    words = []
+    for word in stated:
+        name, equals, value = word.rpartition("=")
+        words.append(f"{name}{equals}{places.get(value, value)}")
+    small = ("width=16", "depth=2", "mlp_dim=64", "num_heads=2")
+    words += [f"--config.model.{s}" for s in small]
+    words += [f"--config.data.{s}" for s in ("vocab_size=257", "length=16", "num_examples=11")]
+    assert main([*words, "--config.duration={'steps': 1}", "--config.schedule.warmup=None"]) == 0
+    told = json.loads((tmp_path / "run" / "warm_start.json").read_text())
+    assert len(told["placed"]) + len(told["resampled"]) == len(tree.named_leaves(params))
 
 
 def test_a_classifier_starts_from_a_published_bert(tmp_path):

@@ -12,6 +12,7 @@ from vitax.data import bible
 from vitax.data.glue import GLUE, TfdsLabelledText
 from vitax.data.labelled_text import TextTable, VersePairs, shared, words_of
 from vitax.data.labelled_text_pipeline import LabelledTextPipeline, encoded, padded
+from vitax.labelled_text_spec import LabelledTextSpec
 
 ROWS = [("good film", "no"), ("bad, a film", "yes"), ('is "it" not', "no"), ("the and", "yes"), ("to be", "no")]
 CLS, SEP = 2, 3
@@ -25,7 +26,16 @@ def csv_file(folder):
 
 def pipeline(source, **options):
     return LabelledTextPipeline(
-        source, **{"vocab_size": 99, "length": 8, "tokenizer": Pieces(), "batch_size": 2, "seed": 3, **options}
+        source,
+        **{
+            "vocab_size": 99,
+            "length": 8,
+            "tokenizer": Pieces(),
+            "num_classes": 2,
+            "batch_size": 2,
+            "seed": 3,
+            **options,
+        },
     )
 
 
@@ -131,6 +141,7 @@ def test_verse_pairs_are_the_same_verse_or_one_nearby():
 def test_the_tasks_of_glue_know_their_texts():
     assert TfdsLabelledText(2, "glue/sst2").prepared.features == ("sentence", "label")
     assert TfdsLabelledText(2, "glue/qqp").prepared.features == ("question1", "question2", "label")
+    assert TfdsLabelledText(2, "glue/mrpc:2.0.0").prepared.features == ("sentence1", "sentence2", "label")
     assert TfdsLabelledText(2, "imdb_reviews").prepared.features == ("text", "label")
     assert TfdsLabelledText(2, "glue/sst2", text_keys=("other",)).prepared.features == ("other", "label")
     assert GLUE["stsb"].num_classes == 1
@@ -166,11 +177,69 @@ def test_texts_come_from_a_prepared_data_set(tmp_path):
         len(TfdsLabelledText(2, data_dir=builder.data_path))
 
 
+def test_texts_keep_the_breaks_that_are_no_ends_of_lines(tmp_path):
+    texts = ["a\u2028b", "c\x85d", "e\x1cf", "g"]
+    (tmp_path / "t.csv").write_text("".join(["text,label\n", *(f"{t},x\n" for t in texts)]), newline="")
+    (tmp_path / "q.csv").write_text('text,label\r\n"a\r\nb",x\r\n', newline="")
+    lines = "".join(json.dumps({"text": t, "label": "x"}, ensure_ascii=False) + "\n" for t in texts)
+    (tmp_path / "t.jsonl").write_text(lines, newline="")
+    for name in ("t.csv", "t.jsonl"):
+        source = TextTable(str(tmp_path / name), 1)
+        assert [source.texts(i)[0].decode() for i in range(len(source))] == texts
+    assert TextTable(str(tmp_path / "q.csv"), 1).texts(0) == (b"a\r\nb",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"text,label\na,x\nb\n", r"t.csv, row 2: has no label \(column \"label\"\)"),
+        ("t.csv", b"text,label\na,x\nb,\n", r"t.csv, row 2: has no label"),
+        ("t.csv", b"label,text\nx,a\nx\n", r't.csv, row 2: field "text" is NoneType; expected text'),
+        ("t.csv", b"text,label\nf\xfcr,x\n", r"t.csv: not UTF-8 text"),
+        ("t.csv", b"text,label\n" + b"a" * 200_000 + b",x\n", r"t.csv: cannot be read as a table behind row 0"),
+        ("t.csv.gz", gzip.compress(b"text,label\na,x\n")[:-9], r"t.csv.gz: not a whole gzip file"),
+        ("t.jsonl", b'{"text": "a", "label": 0}\n{"text": "b"}\n', r"t.jsonl, line 2: has no label"),
+        ("t.jsonl", b'{"text": "a", "label": 0}\n{"label": 1}\n', r't.jsonl, line 2: has no field "text"'),
+        ("t.jsonl", b'{"text": "a", "label": 0}\n{"text": ', r"t.jsonl, line 2: is not JSON"),
+        ("t.jsonl.gz", gzip.compress(b'{"text": "a", "label": 0}\n')[:-9], r"t.jsonl.gz: not a whole gzip file"),
+    ],
+)
+def test_where_a_table_is_wrong_is_said(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        len(TextTable(str(tmp_path / name), 2))
+
+
+def test_labels_that_are_no_class_are_refused(tmp_path):
+    class Unlabelled(TextTable):
+        labels = np.array([0, 1, -1, 0, 1])
+
+    with pytest.raises(UserError, match=r"t.csv, row 3 has label -1; expected 0 to 1 \(data.num_classes\)"):
+        pipeline(Unlabelled(csv_file(tmp_path), 2)).check()
+    Unlabelled.labels = np.array([0, 2, 1, 0, 1])
+    with pytest.raises(UserError, match="row 2 has label 2"):
+        pipeline(Unlabelled(csv_file(tmp_path), 2)).check()
+    Unlabelled.labels = np.array([0, 1, np.nan, 0, 1])
+    with pytest.raises(UserError, match="row 3 has label nan; expected a finite number"):
+        pipeline(Unlabelled(csv_file(tmp_path), 1), num_classes=1).check()
+    pipeline(TextTable(csv_file(tmp_path), 2)).check()
+
+
+def test_lengths_and_vocabularies_without_room_are_refused(tmp_path):
+    spec = {"source": {"kind": "verse_pairs"}, "num_examples": 1, "tokenizer": {"kind": "bytes"}}
+    with pytest.raises(UserError, match=r"data.length: 2; \[CLS\] A \[SEP\] has at least 3 tokens"):
+        LabelledTextSpec(**spec, length=2).check("data")
+    with pytest.raises(UserError, match="data.length: 4; an example with its marks has at least 5 tokens"):
+        pipeline(VersePairs(limit=2), length=4).check()
+    with pytest.raises(UserError, match=r"data.vocab_size: 9, but there are token ids up to \d+"):
+        pipeline(TextTable(csv_file(tmp_path), 2), vocab_size=9)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"text": "texd"}, 'data.source.text: .* has no column "texd". Did you mean "text"'),
-        ({"classes": ("no", "maybe")}, r"row 2: label 'yes'; expected one of no, maybe"),
+        ({"classes": ("no", "maybe")}, r"t.csv, row 2: label 'yes'; expected one of no, maybe"),
         ({"num_classes": 1}, r"row 1: label 'no'; expected a number \(num_classes is 1\)"),
         ({"path": "absent.csv"}, "no such file. Expected .csv, .tsv or .jsonl"),
     ],

@@ -243,7 +243,7 @@ def test_what_is_wrong_with_documents_is_said(tmp_path):
         len(TextDocuments(str(tmp_path / "a.txt"), Pieces(), T, sentence="("))
     with pytest.raises(UserError, match=r'split "\[5:\]" leaves no text of the 1 documents'):
         len(TextDocuments(str(tmp_path / "a.txt"), Pieces(), T, split="[5:]"))
-    with pytest.raises(UserError, match=r"data.vocab_size: 9, but the tokenizer has \d+ ids"):
+    with pytest.raises(UserError, match=r"data.vocab_size: 9, but there are token ids up to \d+"):
         pipeline(TextDocuments(str(tmp_path / "a.txt"), Pieces(), T), vocab_size=9)
 
 

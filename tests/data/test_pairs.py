@@ -65,6 +65,14 @@ def test_lines_are_paired_and_empty_ones_left_out(tmp_path):
     assert changed.fingerprint() != source.fingerprint()
 
 
+def test_how_many_pairs_are_left_out_is_said_once(tmp_path, caplog):
+    source = Parallel(**files(tmp_path, ["a", "too long", "b"], ["c", "d", "e"]), length=4)
+    assert len(source) == len(source.gather(np.arange(len(source)))["tokens"])
+    assert [r.message for r in caplog.records] == [
+        "pairs: 1 of 3 pairs are longer than data.length 4 and are left out."
+    ]
+
+
 def test_what_is_wrong_is_said(tmp_path):
     fields = files(tmp_path, ["a", "b"], ["c"])
     with pytest.raises(UserError, match="2 lines of source and 1 of target"):

@@ -41,7 +41,7 @@ def _segments(segments):
     return [segments == s for s in range(1, segments.max() + 1)]
 
 
-def test_fields_splits_and_long_pairs(file, tmp_path):
+def test_fields_splits_and_long_pairs(file, tmp_path, caplog):
     other = tmp_path / "other.jsonl"
     other.write_text(file.read_text().replace('"prompt"', '"question"').replace('"completion"', '"answer"'))
     named = PromptCompletion(str(other), Bytes(), T, "question", "answer")
@@ -50,10 +50,13 @@ def test_fields_splits_and_long_pairs(file, tmp_path):
     with pytest.raises(UserError, match=r"pairs.jsonl, line 5: 10 tokens with its mark, but data.length is 8"):
         len(PromptCompletion(str(file), Bytes(), 8))
     assert PromptCompletion(str(file), Bytes(), 8, skip_long=True).num_pairs == len(PAIRS) - 1
+    assert "1 of 6 pairs are longer than data.length 8 and are left out." in caplog.text
     with pytest.raises(UserError, match=r'line 1: has no field "promt". Did you mean "prompt"'):
         len(PromptCompletion(str(file), Bytes(), T, "promt"))
-    with pytest.raises(UserError, match="no pair that fits"):
+    with pytest.raises(UserError, match=r'split "\[:0\]": no pair is in it'):
         len(PromptCompletion(str(file), Bytes(), T, split="[:0]"))
+    with pytest.raises(UserError, match=r"none of 6 pairs fits data.length 1"):
+        len(PromptCompletion(str(file), Bytes(), 1, skip_long=True))
 
 
 def test_batches_hold_the_mask_and_an_evaluation_every_pair_once(file):

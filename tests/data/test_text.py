@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.tokenizer_files import write_bpe
+from vitax import tokenizer_training
 from vitax.core.errors import UserError
 from vitax.core.ramp import Ramp
 from vitax.data import token_cache
+from vitax.data.documents import TextDocuments
 from vitax.data.text import EmbeddedText, JSONLines, Text
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import BPE, Bytes
@@ -81,6 +83,46 @@ def test_json_lines_are_the_same_documents(source, tmp_path):
         _ = JSONLines(str(folder / "a.jsonl.gz"), Bytes(), T, "body").stream
 
 
+def test_the_place_of_what_is_not_utf_8_is_said(tmp_path):
+    tokenizer = write_bpe(tmp_path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("one---two")
+    (tmp_path / "text" / "b.txt").write_bytes(b"three---f\xfcr")
+    for separator, place in ((None, r"b\.txt"), ("---", r"b\.txt, document 2")):
+        with pytest.raises(UserError, match=rf"{place}: text: not UTF-8 \(byte 0xfc"):
+            _ = Text(str(tmp_path / "text"), tokenizer, T, separator).stream
+    with pytest.raises(UserError, match=r"b\.txt, document 1: text: not UTF-8"):
+        _ = TextDocuments(str(tmp_path / "text"), tokenizer, T).corpus
+    with pytest.raises(UserError, match=r"b\.txt: not UTF-8"):
+        list(tokenizer_training.of_paths([str(tmp_path / "text")]))
+
+
+def test_ids_stay_in_memory_where_the_disk_fills(tmp_path, monkeypatch, caplog):
+    def parts():
+        yield np.arange(5, dtype=np.uint16)
+        yield np.arange(3, dtype=np.uint16)
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.name = file, file.name
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, content):
+            raise OSError(28, "No space left on device")
+
+    opened = token_cache.tempfile.NamedTemporaryFile
+    monkeypatch.setattr(token_cache.tempfile, "NamedTemporaryFile", lambda **options: Full(opened(**options)))
+    ids = token_cache.kept(tmp_path, "key", np.dtype(np.uint16), parts)
+    assert ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert list(tmp_path.iterdir()) == []
+    assert "cannot be written" in caplog.text
+
+
 def test_splits_are_of_documents(source):
     first = Text(source.path, Bytes(), T, "---", "[:1]")
     assert bytes(first.stream[1:-1].astype(np.uint8)) == DOCUMENTS[0]
@@ -122,7 +164,7 @@ def test_the_embedded_plays_are_whole():
 
 
 def test_what_is_wrong_with_text_is_said(source, tmp_path):
-    with pytest.raises(UserError, match=r"data.vocab_size: 200, but the text has token id 256"):
+    with pytest.raises(UserError, match=r"data.vocab_size: 200, but there are token ids up to 256"):
         pipeline(source, vocab_size=200)
     with pytest.raises(UserError, match="no such file or folder. Expected .txt or .gz"):
         len(Text(str(tmp_path / "absent"), Bytes(), T))

@@ -5,7 +5,7 @@ import pytest
 
 from vitax.core.errors import UserError
 from vitax.data.text import Text
-from vitax.data.text_mixture import BLOCK, TextMixture
+from vitax.data.text_mixture import BLOCK, MixedOrder, TextMixture
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import Bytes
 from vitax.text_spec import TextSpec
@@ -97,3 +97,13 @@ def test_it_is_opened_by_a_recipe_and_what_is_wrong_is_said(sources):
     inner["law"]["paht"] = inner["law"].pop("path")
     with pytest.raises(UserError, match=r'data.source.sources.law.paht: unknown field. Did you mean "path"'):
         spec.check("data")
+
+
+def test_texts_of_one_length_go_in_orders_of_their_own_in_every_run():
+    orders = []
+    for seed in (0, 1):
+        mixed = MixedOrder([1, 1], [40, 40], seed=seed, shuffle=True)
+        index = mixed(np.arange(80))
+        orders += [tuple(index[index < 40]), tuple(index[index >= 40] - 40)]
+    assert all(sorted(one) == list(range(40)) for one in orders)
+    assert len(set(orders)) == 4

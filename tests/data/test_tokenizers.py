@@ -104,6 +104,20 @@ def test_merges_are_made_in_order(tmp_path):
     assert made.token_bytes[made.end_of_document] == 0
 
 
+def test_ids_that_only_the_model_has_mean_nothing(tmp_path):
+    for made in (write_bpe(tmp_path), write_wordpiece(tmp_path / "vocab.txt"), Bytes()):
+        ids = made.encode(b"to be").tolist()
+        assert made.decode([*ids, made.vocab_size, made.vocab_size + 40]) == made.decode(ids) == b"to be"
+    assert write_wordpiece(tmp_path / "vocab.txt").token(99) == "#99"
+
+
+def test_the_embedded_tokenizers_are_found_whatever_their_files():
+    assert WordPiece("embedded:new_testament").vocab_size == 3_000
+    assert BPE("embedded:new_testament_en_fr").vocab_size > 257
+    with pytest.raises(UserError, match='Did you mean "embedded:new_testament"'):
+        _ = WordPiece("embedded:new_testment").vocab_size
+
+
 def test_long_text_in_pieces_is_the_same_tokens(tmp_path, monkeypatch):
     lines = b"to be,  or not\n\n to be\tbefore the  thing \xc2\xa0 \n" * 40
     for made in (write_bpe(tmp_path), write_wordpiece(tmp_path / "vocab.txt")):

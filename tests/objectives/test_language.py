@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import tiny_config
+from tests.tokenizer_files import write_wordpiece
 from vitax import recipe
 from vitax.core import metrics
 from vitax.core.errors import UserError
+from vitax.data.tokenizers import Bytes
+from vitax.evaluators import language
 from vitax.parallel.mesh import MeshSpec, build_mesh
 
 
@@ -63,6 +66,15 @@ def test_two_steps_and_an_exact_evaluation(tmp_path):
     in_bytes = int((source.stream[1:] < 256).sum())
     assert values["bits_per_byte"] == pytest.approx(total / math.log(2) / in_bytes, rel=1e-5)
     assert values.keys() >= {"ema/loss", "ema/perplexity", "ema/bits_per_byte"}
+
+
+def test_bytes_are_counted_where_tokens_hold_them_all(tmp_path):
+    built = recipe.build(config(tmp_path))
+    program = program_of(built)
+    for tokenizer, counted in ((Bytes(), True), (write_wordpiece(tmp_path / "vocab.txt"), False)):
+        measure = language.make_measure(program, tokenizer)
+        values = jax.eval_shape(measure, program.abstract_state.params, {}, built.batch_spec)
+        assert ("bits_per_byte" in values, "loss" in values) == (counted, True)
 
 
 def test_batch_size_devices_and_accumulation_change_nothing(tmp_path):

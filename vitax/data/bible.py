@@ -1,7 +1,6 @@
 """The Bible's verses, one a line, and where its chapters begin."""
 
 import functools
-import gzip
 import importlib.resources
 import lzma
 import pathlib
@@ -11,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from vitax.core.errors import UserError
+from vitax.data import document_files
 
 Part = Literal["all", "train", "test"]
 Translation = Literal["web", "kjv"]
@@ -77,12 +77,14 @@ def read(path: str, translation: Translation, part: Part = "all") -> dict[int, l
         file = pathlib.Path(path).expanduser()
         if not file.is_file():
             raise UserError(f"data.source: {path}: no such file. Expected a Bible of one verse a line, .txt or .gz.")
-        first, stop, verses = 0, len(verses_of_chapters()), _lines(file.read_bytes())
+        first, stop, verses = 0, len(verses_of_chapters()), _lines(document_files.text(file))
     else:
         name, stop = _EMBEDDED[translation]
         first = MATTHEW
-        lines = _lines((importlib.resources.files("vitax.data.embedded") / name).read_bytes())
-        verses = [line.partition("\t")[0] for line in lines]
+        shipped = importlib.resources.files("vitax.data.embedded") / name
+        packed = name.endswith(".xz")
+        text = lzma.decompress(shipped.read_bytes()).decode() if packed else document_files.text(shipped)
+        verses = [line.partition("\t")[0] for line in _lines(text)]
     counts = verses_of_chapters()[first:stop]
     if len(verses) != counts.sum():
         raise UserError(
@@ -102,10 +104,8 @@ def _is_in(chapter: int, part: Part) -> bool:
     return part == "all" or (chapter % _TENTH == 0) == (part == "test")
 
 
-def _lines(raw: bytes) -> list[str]:
-    packed = {b"\x1f\x8b": gzip.decompress, b"\xfd7": lzma.decompress}
-    text = packed[raw[:2]](raw) if raw[:2] in packed else raw
-    return text.decode().rstrip("\n").split("\n")
+def _lines(text: str) -> list[str]:
+    return text.rstrip("\n").split("\n")
 
 
 def clean(verse: str) -> str:

@@ -5,12 +5,15 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from vitax.core.errors import UserError, suggest
 
 JSON_LINES = (".jsonl", ".jsonl.gz")
+# What gzip files begin with.
+GZIP = b"\x1f\x8b"
 
 
 def is_text(name: str) -> bool:
@@ -45,15 +48,41 @@ def find(path: str, wanted: Any, expected: str, where: str = "data.source.path")
     return found
 
 
-def of_text(files: Sequence[Path], separator: str | None) -> Iterator[bytes]:
-    """The documents of text files; a file is one where there is no ``separator``."""
-    for file in files:
+def content(file: Traversable) -> bytes:
+    """What a file holds, gzipped (whatever its name) or not.
+
+    Raises:
+      UserError: a damaged gzip file, or one that cannot be read.
+    """
+    try:
         raw = file.read_bytes()
-        try:
-            text = gzip.decompress(raw) if file.suffix == ".gz" else raw
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{file}: not a whole gzip file ({error}).") from error
-        yield from split(text, separator)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error}).") from error
+    try:
+        return gzip.decompress(raw) if raw[:2] == GZIP or file.name.endswith(".gz") else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file}: not a whole gzip file ({error}).") from error
+
+
+def text(file: Traversable) -> str:
+    """``content`` that is UTF-8, without the mark that some programs begin it with.
+
+    Raises:
+      UserError: another encoding.
+    """
+    try:
+        return content(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file}: not UTF-8 text ({error}). Convert it first: iconv -f latin1 -t utf-8 FILE."
+        ) from error
+
+
+def of_text(files: Sequence[Path], separator: str | None) -> Iterator[tuple[str, bytes]]:
+    """The documents of text files, each with its place; a file is one where there is no ``separator``."""
+    for file in files:
+        for number, document in enumerate(split(content(file), separator), 1):
+            yield str(file) if separator is None else f"{file}, document {number}", document
 
 
 def split(text: bytes, separator: str | None) -> list[bytes]:
@@ -73,7 +102,8 @@ def rows(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
       UserError: a line that is no object, or a damaged gzip file.
     """
     for file in files:
-        opened: Any = gzip.open if file.suffix == ".gz" else open
+        with file.open("rb") as begun:
+            opened: Any = gzip.open if begun.read(2) == GZIP or file.suffix == ".gz" else open
         with opened(file, "rb") as stream:
             number = 0
             try:

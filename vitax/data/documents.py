@@ -49,15 +49,15 @@ class Documents:
 
     class_names = None
 
-    def _documents(self) -> Iterator[list[bytes]]:
-        """The sentences of each document."""
+    def _documents(self) -> Iterator[tuple[str, list[bytes]]]:
+        """The place of each document, for messages, and its sentences."""
         raise NotImplementedError
 
     def documents(self) -> Iterator[bytes]:
         """Those of the split, a sentence a line, as text to train a tokenizer on."""
-        return (b"\n".join(sentences) for sentences in self._in_split())
+        return (b"\n".join(sentences) for _, sentences in self._in_split())
 
-    def _in_split(self) -> Iterator[list[bytes]]:
+    def _in_split(self) -> Iterator[tuple[str, list[bytes]]]:
         _, part = splits.parse(self.split, "documents")
         start, stop = (0, None) if part is None else splits.bounds(part, sum(1 for _ in self._documents()))
         return itertools.islice(self._documents(), start, stop)
@@ -70,9 +70,13 @@ class Documents:
           UserError: the split leaves no document with a sentence.
         """
         parts, sizes, pieces = [], [], []
-        for document in self._in_split():
+        for place, document in self._in_split():
+            try:
+                ids = [s for s in map(self.tokenizer.encode, document) if len(s)]
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from error
             # Joined at once: a sentence of its own costs Python more than its tokens.
-            if ids := [s for s in map(self.tokenizer.encode, document) if len(s)]:
+            if ids:
                 parts.append(np.concatenate(ids))
                 sizes.append(np.array([len(s) for s in ids], np.int32))
                 pieces.append(_chunks(sizes[-1], self.length - 3))
@@ -129,7 +133,7 @@ def _chunks(sizes: np.ndarray, full: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class TextDocuments(Documents):
-    """Files of text, held in memory.
+    """Files of text, whose token ids are held in memory.
 
     Attributes:
       path: a file (.txt or .gz), or a folder whose .txt and .gz files are read in the
@@ -150,15 +154,16 @@ class TextDocuments(Documents):
     sentence: str = r"\n"
     split: str = ""
 
-    def _documents(self) -> Iterator[list[bytes]]:
+    def _documents(self) -> Iterator[tuple[str, list[bytes]]]:
         files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
-        for document in document_files.of_text(files, self.separator):
+        for place, document in document_files.of_text(files, self.separator):
             try:
-                yield [s for s in re.split(self.sentence.encode(), document) if s.strip()]
+                sentences = re.split(self.sentence.encode(), document)
             except re.error as error:
                 raise UserError(
                     f"data.source.sentence: {self.sentence!r} is not a regular expression ({error})."
                 ) from error
+            yield place, [s for s in sentences if s.strip()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +188,9 @@ class BibleChapters(Documents):
     part: bible.Part = "all"
     split: str = ""
 
-    def _documents(self) -> Iterator[list[bytes]]:
-        for verses in bible.read(self.path, self.translation, self.part).values():
-            yield [verse.encode() for verse in verses]
+    def _documents(self) -> Iterator[tuple[str, list[bytes]]]:
+        for number, verses in bible.read(self.path, self.translation, self.part).items():
+            yield f"chapter {number}", [verse.encode() for verse in verses]
 
 
 DOCUMENT_SOURCES: dict[str, Any] = {"documents": TextDocuments, "bible_chapters": BibleChapters}

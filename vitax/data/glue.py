@@ -61,7 +61,7 @@ class TfdsLabelledText:
 
     @functools.cached_property
     def _texts(self) -> tuple[str, ...]:
-        task = GLUE.get(self.name.removeprefix("glue/"))
+        task = GLUE.get(self.name.removeprefix("glue/").partition(":")[0])
         return self.text_keys or (task.features if task else ("text",))
 
     @functools.cached_property

@@ -7,19 +7,37 @@ classes or, for regression, float32 [N]; ``class_names``; ``fingerprint()``; ``d
 import csv
 import dataclasses
 import functools
-import gzip
 import hashlib
-import json
+import io
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vitax.core.errors import UserError, suggest
-from vitax.data import bible, order, splits
+from vitax.data import bible, document_files, order, splits
 from vitax.data.glue import TfdsLabelledText
+
+
+class _Row(NamedTuple):
+    place: str
+    texts: tuple[bytes, ...]
+    label: Any
+
+
+def _table(file: pathlib.Path, suffix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a CSV or TSV, each with its place; None in the columns that a short row lacks."""
+    # Quotes mean nothing in a TSV, as GLUE writes them.
+    how: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+    number = 0
+    try:
+        reader = csv.DictReader(io.StringIO(document_files.text(file), newline=""), **how)
+        for number, row in enumerate(reader, 1):
+            yield f"{file}, row {number}", {k: v for k, v in row.items() if k is not None}
+    except csv.Error as error:
+        raise UserError(f"{file}: cannot be read as a table behind row {number} ({error}).") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +64,26 @@ class TextTable:
     split: str = ""
 
     @functools.cached_property
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[_Row]:
         file = pathlib.Path(self.path).expanduser()
         if not file.is_file():
             raise UserError(f"data.source.path: {self.path}: no such file. Expected .csv, .tsv or .jsonl.")
-        raw = file.read_bytes()
-        content = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
         suffix = pathlib.Path(file.name.removesuffix(".gz")).suffix.lower()
-        if suffix == ".jsonl":
-            rows = [json.loads(line) for line in content.splitlines() if line.strip()]
-        elif suffix in (".csv", ".tsv"):
-            # Quotes mean nothing in a TSV, as GLUE writes them.
-            how: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
-            rows = list(csv.DictReader(content.splitlines(keepends=True), **how))
-        else:
+        if suffix not in (".csv", ".tsv", ".jsonl"):
             raise UserError(f"data.source.path: {self.path}: expected a name that ends in .csv, .tsv or .jsonl.")
-        for name, column in (("text", self.text), ("pair", self.pair), ("label", self.label)):
-            if rows and column is not None and column not in rows[0]:
-                raise UserError(
-                    f'data.source.{name}: {self.path} has no column "{column}".{suggest(column, rows[0])} '
-                    f"It has {', '.join(rows[0])}."
-                )
+        columns = [c for c in (self.text, self.pair) if c is not None]
+        rows: list[_Row] = []
+        for place, row in document_files.rows([file]) if suffix == ".jsonl" else _table(file, suffix):
+            for name, column in (("text", self.text), ("pair", self.pair), ("label", self.label)):
+                if not rows and column is not None and column not in row:
+                    raise UserError(
+                        f'data.source.{name}: {self.path} has no column "{column}".{suggest(column, row)} '
+                        f"It has {', '.join(row)}."
+                    )
+            if row.get(self.label) in (None, ""):
+                raise UserError(f'{place}: has no label (column "{self.label}").')
+            texts = tuple(document_files.text_of(row, place, column) for column in columns)
+            rows.append(_Row(place, texts, row[self.label]))
         return rows
 
     @functools.cached_property
@@ -78,7 +95,7 @@ class TextTable:
         """Stated, or found in all rows (not those of the split alone)."""
         if self.num_classes == 1:
             return None
-        return self.classes or tuple(sorted({str(row[self.label]) for row in self._rows}))
+        return self.classes or tuple(sorted({str(row.label) for row in self._rows}))
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -90,13 +107,12 @@ class TextTable:
         start, stop = self._part
         names = self.class_names
         found: list[Any] = []
-        for i, row in enumerate(self._rows[start:stop], start + 1):
-            value = row[self.label]
+        for place, _, value in self._rows[start:stop]:
             try:
                 found.append(float(value) if names is None else names.index(str(value)))
             except (TypeError, ValueError):
                 expected = "a number (num_classes is 1)" if names is None else f"one of {', '.join(names)}"
-                raise UserError(f"{self.path}: row {i}: label {value!r}; expected {expected}.") from None
+                raise UserError(f"{place}: label {value!r}; expected {expected}.") from None
         return np.array(found, np.float32 if names is None else np.int32)
 
     def __len__(self) -> int:
@@ -104,8 +120,7 @@ class TextTable:
 
     def texts(self, index: int) -> tuple[bytes, ...]:
         """The text of an example, and its pair where there is one."""
-        row = self._rows[self._part[0] + index]
-        return tuple(str(row[c] or "").encode() for c in (self.text, self.pair) if c is not None)
+        return self._rows[self._part[0] + index].texts
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"texts": self.texts(index), "label": self.labels[index]}
@@ -115,7 +130,7 @@ class TextTable:
         return {"kind": "text_table", "digest": digest, "labels": digest_of([self.labels.tobytes()])}
 
     def describe(self, index: int) -> str:
-        return f"row {self._part[0] + index + 1} of {self.path}"
+        return self._rows[self._part[0] + index].place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +142,17 @@ class VersePairs:
     shares most words with it, so that names and subject tell little.
 
     Attributes:
-      first: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
+      first_path: a file (.txt or .gz) of 31,102 verses, one a line, in the order of the King
         James Version; empty for the Gospels of that version, which ship with vitax.
-      second: the same in another translation; empty for the World English Bible.
+      second_path: the same in another translation; empty for the World English Bible.
       part: ``test`` is every tenth chapter, ``train`` the others, ``all`` both.
       distance: how far off the verse of a wrong pair stands at most.
       limit: keep only the first this many of a class-balanced, seeded subset.
       subset_seed: chooses that subset.
     """
 
-    first: str = ""
-    second: str = ""
+    first_path: str = ""
+    second_path: str = ""
     part: bible.Part = "all"
     distance: int = 8
     limit: int | None = None
@@ -147,7 +162,7 @@ class VersePairs:
 
     @functools.cached_property
     def _all(self) -> tuple[list[tuple[str, str]], np.ndarray]:
-        first, second = bible.read(self.first, "kjv", self.part), bible.read(self.second, "web", self.part)
+        first, second = bible.read(self.first_path, "kjv", self.part), bible.read(self.second_path, "web", self.part)
         chapters = [(first[n], second[n]) for n in first if n in second]
         u = order.uniforms(0, "verse pairs", np.arange(sum(len(a) for a, _ in chapters)), 1)[:, 0]
         pairs: list[tuple[str, str]] = []

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from vitax.core.errors import UserError
 from vitax.data.row_pipeline import RowPipeline
 from vitax.data.step_indexed import Batch
 
@@ -21,15 +22,38 @@ class LabelledTextPipeline(RowPipeline):
       vocab_size: token ids lie below it.
       length: T.
       tokenizer: a ``wordpiece`` tokenizer.
+      num_classes: labels lie below it; 1 for regression, whose labels are finite.
       **options: of ``StepIndexed``.
+
+    Raises:
+      UserError: a token id that the vocabulary lacks.
     """
 
     SETTINGS = ("length",)
     TOKEN_BYTES = 64
 
-    def __init__(self, source: Any, *, vocab_size: int, length: int, tokenizer: Any, **options: Any):
-        super().__init__(source, **options)
-        self.vocab_size, self.length, self.tokenizer = vocab_size, length, tokenizer
+    def __init__(self, source: Any, *, vocab_size: int, length: int, tokenizer: Any, num_classes: int, **options: Any):
+        super().__init__(source, vocab_size=vocab_size, ids=tokenizer.vocab_size, **options)
+        self.length, self.tokenizer, self.num_classes = length, tokenizer, num_classes
+
+    def check(self) -> None:
+        """Looks at all labels and makes one example, before devices are started.
+
+        Raises:
+          UserError: a label that is no class (as in the test splits of GLUE), or a length
+            without room for text.
+        """
+        labels = self.source.labels
+        regression = self.num_classes == 1
+        wrong = ~np.isfinite(labels) if regression else (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            index = int(np.flatnonzero(wrong)[0])
+            expected = "a finite number" if regression else f"0 to {self.num_classes - 1} (data.num_classes)"
+            raise UserError(f"{self.source.describe(index)} has label {labels[index]}; expected {expected}.")
+        least = 1 + 2 * len(self.source.texts(0))
+        if self.length < least:
+            raise UserError(f"data.length: {self.length}; an example with its marks has at least {least} tokens.")
+        super().check()
 
     def fingerprint(self) -> dict[str, Any]:
         """As of ``RowPipeline``, and the tokenizer, which the source does not know."""

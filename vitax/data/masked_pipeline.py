@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from vitax.core.errors import UserError
 from vitax.data import masking, sentence_pairs
 from vitax.data.documents import Documents
 from vitax.data.row_pipeline import RowPipeline
@@ -52,10 +51,7 @@ class MaskedPipeline(RowPipeline):
         whole_words: bool = False,
         **options: Any,
     ):
-        super().__init__(source, **options)
-        tokenizer = source.tokenizer
-        if tokenizer.vocab_size > vocab_size:
-            raise UserError(f"data.vocab_size: {vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids.")
+        super().__init__(source, vocab_size=vocab_size, ids=source.tokenizer.vocab_size, **options)
         if next_sentence:
             sentence_pairs.check(source.corpus)
         self.max_predictions, self.mask_rate, self.short_rate = max_predictions, mask_rate, short_rate

@@ -8,9 +8,9 @@ computes what its pairs alone would.
 
 import dataclasses
 import functools
-import gzip
 import hashlib
 import importlib.resources
+import logging
 import lzma
 import pathlib
 from collections.abc import Iterator
@@ -19,7 +19,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import order, splits
+from vitax.data import document_files, order, splits
+
+log = logging.getLogger("vitax")
 
 # Rows that are open at a time: enough that little room is lost, and quick.
 OPEN_ROWS = 64
@@ -132,6 +134,11 @@ class Pairs:
         rows = pack(sources, targets, self.length, self.tokenizer.end_of_document)
         if not len(rows.tokens):
             raise UserError(f"pairs: every pair is longer than data.length {self.length}. Set it higher.")
+        if rows.dropped:
+            log.warning(
+                "pairs: %d of %d pairs are longer than data.length %d and are left out.",
+                *(rows.dropped, len(sources), self.length),
+            )
         return rows
 
     @property
@@ -213,9 +220,4 @@ def _lines(path: str, field: str) -> list[str]:
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"data.source.{field}: {path}: no such file. Expected text, plain or .gz, one sentence a line.")
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        text = raw.decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as UTF-8 text ({error}).") from error
-    return text.removesuffix("\n").split("\n")
+    return document_files.text(file).removesuffix("\n").split("\n")

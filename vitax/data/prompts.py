@@ -8,6 +8,7 @@ As many pairs as fit follow each other in a row, each a segment that sees itself
 import dataclasses
 import functools
 import hashlib
+import logging
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from vitax.core.errors import UserError
 from vitax.data import document_files, splits
+
+log = logging.getLogger("vitax")
 
 
 class _Packed(NamedTuple):
@@ -77,13 +80,14 @@ class PromptCompletion:
     def _packed(self) -> _Packed:
         mark = self.tokenizer.end_of_document
         tokens, targets, pair, counts = (list[np.ndarray]() for _ in range(4))
-        starts, used, room = list[int](), 0, 0
+        starts, used, room, skipped = list[int](), 0, 0, 0
         for place, texts in self._texts():
             prompt, completion = map(self.tokenizer.encode, texts)
             whole = np.concatenate([[mark], prompt, completion, [mark]]).astype(np.int32)
             needs = len(whole) - 1
             if needs > self.length:
                 if self.skip_long:
+                    skipped += 1
                     continue
                 raise UserError(
                     f"{place}: {needs} tokens with its mark, but data.length is {self.length}. Set it higher (where "
@@ -98,7 +102,13 @@ class PromptCompletion:
             counts.append(np.arange(needs) >= len(prompt))
             used, room = used + needs, room - needs
         if not tokens:
-            raise UserError(f'prompt_completion: {self.path}, split "{self.split}": no pair that fits data.length.')
+            why = f"none of {skipped} pairs fits data.length {self.length}" if skipped else "no pair is in it"
+            raise UserError(f'prompt_completion: {self.path}, split "{self.split}": {why}.')
+        if skipped:
+            log.warning(
+                "prompt_completion: %d of %d pairs are longer than data.length %d and are left out.",
+                *(skipped, skipped + len(tokens), self.length),
+            )
         join = np.concatenate
         return _Packed(join(tokens), join(targets), join(pair), join(counts), np.array([*starts, used], np.int64))
 

@@ -7,11 +7,21 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vitax.core.errors import UserError
 from vitax.data.step_indexed import SMALL_BYTES, Batch, StepIndexed
 
 
 class RowPipeline(StepIndexed):
     """A pipeline whose subclasses give ``_rows`` and the attribute ``length``, T.
+
+    Args:
+      source: see ``StepIndexed``.
+      vocab_size: of the model.
+      ids: token ids lie below it.
+      **options: of ``StepIndexed``.
+
+    Raises:
+      UserError: token ids that the vocabulary lacks.
 
     Attributes:
       SETTINGS: attributes that decide the batches, beside those of ``StepIndexed``.
@@ -22,6 +32,14 @@ class RowPipeline(StepIndexed):
     TOKEN_BYTES: ClassVar = 12
 
     length: int
+
+    def __init__(self, source: Any, *, vocab_size: int, ids: int, **options: Any):
+        super().__init__(source, **options)
+        if ids > vocab_size:
+            # On the host: on the device such an id would silently be another.
+            raise UserError(
+                f"data.vocab_size: {vocab_size}, but there are token ids up to {ids - 1}. Set it above that."
+            )
 
     @abc.abstractmethod
     def _rows(self, indices: np.ndarray, positions: np.ndarray) -> Batch:

@@ -22,8 +22,8 @@ class SpanPipeline(RowPipeline):
     """
 
     def __init__(self, source: Squad, *, vocab_size: int, **options: Any):
-        super().__init__(source, **options)
-        self.vocab_size, self.length = vocab_size, source.length
+        super().__init__(source, vocab_size=vocab_size, ids=source.tokenizer.vocab_size, **options)
+        self.length = source.length
 
     def check(self) -> None:
         """Finds every answer in its context, so that bad data are found before devices are started."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gzip
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitax.core.errors import UserError
-from vitax.data import splits
+from vitax.data import document_files, splits
 from vitax.data.labelled_text import digest_of
 from vitax.data.labelled_text_pipeline import padded
 
@@ -84,11 +83,11 @@ class Squad:
         file = pathlib.Path(self.path).expanduser()
         if not file.is_file():
             raise UserError(f"data.source.path: {self.path}: no such file. Expected a JSON file of SQuAD.")
-        raw = file.read_bytes()
+        content = document_files.content(file)
         contexts: list[str] = []
         questions: list[Question] = []
         try:
-            plain = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+            plain = json.loads(content)
             for paragraph in (p for article in plain["data"] for p in article["paragraphs"]):
                 for q in paragraph["qas"]:
                     given = [] if q.get("is_impossible") else q["answers"]
@@ -96,7 +95,7 @@ class Squad:
                     start = int(given[0]["answer_start"]) if given else -1
                     questions.append(Question(str(q["id"]), str(q["question"]), len(contexts), texts, start))
                 contexts.append(str(paragraph["context"]))
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"data.source.path: {self.path}: not in SQuAD's format ({type(error).__name__}: {error}). Expected "
                 '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": ...}]}]}]}.'

@@ -7,7 +7,6 @@ them, so every token but the first mark is predicted once. The last window is pa
 
 import dataclasses
 import functools
-import gzip
 import importlib.metadata
 import importlib.resources
 import itertools
@@ -37,14 +36,18 @@ class Windows:
 
     class_names = None
 
-    def _documents(self) -> Iterator[bytes]:
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
+        """Each with its place, for messages."""
         raise NotImplementedError
 
     def documents(self) -> Iterator[bytes]:
         """Those of the split, in order."""
+        return (text for _, text in self._in_split())
+
+    def _in_split(self) -> Iterator[tuple[str, bytes]]:
         _, part = splits.parse(self.split, "text")
         start, stop = (0, None) if part is None else splits.bounds(part, sum(1 for _ in self._documents()))
-        yield from itertools.islice(self._documents(), start, stop)
+        return itertools.islice(self._documents(), start, stop)
 
     @functools.cached_property
     def stream(self) -> np.ndarray:
@@ -63,10 +66,14 @@ class Windows:
     def _parts(self, dtype: np.dtype) -> Iterator[np.ndarray]:
         mark = np.array([self.tokenizer.end_of_document], dtype)
         empty = True
-        for text in self.documents():
+        for place, text in self._in_split():
             empty = False
             yield mark
-            yield self.tokenizer.encode(text)
+            try:
+                ids = self.tokenizer.encode(text)
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from error
+            yield ids
         if empty:
             total = sum(1 for _ in self._documents())
             raise UserError(f'text: split "{self.split}" leaves none of the {total} documents.')
@@ -128,7 +135,7 @@ class Text(Windows):
     separator: str | None = None
     split: str = ""
 
-    def _documents(self) -> Iterator[bytes]:
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
         files = document_files.find(self.path, document_files.is_text, ".txt or .gz")
         yield from document_files.of_text(files, self.separator)
 
@@ -152,10 +159,10 @@ class JSONLines(Windows):
     field: str = "text"
     split: str = ""
 
-    def _documents(self) -> Iterator[bytes]:
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
         files = document_files.find(self.path, document_files.is_json_lines, ".jsonl or .jsonl.gz")
         for place, row in document_files.rows(files):
-            yield document_files.text_of(row, place, self.field)
+            yield place, document_files.text_of(row, place, self.field)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +181,10 @@ class EmbeddedText(Windows):
     name: Literal["shakespeare"] = "shakespeare"
     split: str = ""
 
-    def _documents(self) -> Iterator[bytes]:
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
         path = importlib.resources.files("vitax.data.embedded") / f"{self.name}.txt.gz"
-        yield from document_files.split(gzip.decompress(path.read_bytes()), SHAKESPEARE)
+        for text in document_files.split(document_files.content(path), SHAKESPEARE):
+            yield self.name, text
 
 
 # A play begins with its title, above the name of its author.

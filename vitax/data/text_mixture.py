@@ -9,7 +9,7 @@ import numpy as np
 
 from vitax.core.errors import UserError
 from vitax.data.composed import Concat
-from vitax.data.order import Order
+from vitax.data.order import Order, key
 
 # Windows after which the shares repeat; a share is a multiple of one in so many.
 BLOCK = 10_000
@@ -128,8 +128,9 @@ class MixedOrder:
         self._source = np.repeat(np.arange(len(slots)), slots)[taken]
         self._rank = np.concatenate([np.arange(m) for m in slots])[taken]
         self._first = np.cumsum([0, *lengths[:-1]])
-        # A seed of its own for each, or texts of one length would go in step.
-        self._orders = [Order(n, seed=seed + i, shuffle=shuffle) for i, n in enumerate(lengths)]
+        # A stream of its own for each, or texts of one length would go in step.
+        seeds = [key(seed, "text_mixture", i) for i in range(len(lengths))]
+        self._orders = [Order(n, seed=one, shuffle=shuffle) for one, n in zip(seeds, lengths)]
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Windows for int64 positions [B]."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from vitax.core.errors import UserError
 from vitax.data.row_pipeline import RowPipeline
 from vitax.data.step_indexed import Batch
 
@@ -27,11 +26,7 @@ class TextPipeline(RowPipeline):
     SETTINGS = ("vocab_size",)
 
     def __init__(self, source: Any, *, vocab_size: int, **options: Any):
-        super().__init__(source, **options)
-        largest = source.largest_id
-        if largest >= vocab_size:
-            # On the host: on the device such an id would silently be another.
-            raise UserError(f"data.vocab_size: {vocab_size}, but the text has token id {largest}. Set it above that.")
+        super().__init__(source, vocab_size=vocab_size, ids=source.largest_id + 1, **options)
         self.vocab_size, self.length = vocab_size, source.length
 
     def _rows(self, indices: np.ndarray, positions: np.ndarray) -> Batch:

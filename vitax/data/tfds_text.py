@@ -42,10 +42,10 @@ class TfdsText(Windows):
     data_dir: str | None = None
     split: str = ""
 
-    def _documents(self) -> Iterator[bytes]:
+    def _documents(self) -> Iterator[tuple[str, bytes]]:
         prepared = Prepared(self.name, self.records, self.data_dir, (self.feature,), "feature")
         for (text,) in _rows(prepared):
-            yield text.encode()
+            yield self.name, text.encode()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Token ids on disk: long text is tokenised once, and never held in memory."""
+"""Token ids on disk: long text is tokenised once, and its ids are mapped, not held in memory."""
 
 import hashlib
 import json
@@ -46,26 +46,30 @@ def kept(folder: Path, key: str, dtype: np.dtype, make: Callable[[], Iterator[np
             return found
         log.warning("%s is damaged; the text is tokenised again.", path)
         path.unlink(missing_ok=True)
-    summed = hashlib.blake2b(digest_size=8)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file: Any = tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False)  # noqa: SIM115
-    except OSError as error:
+        return np.memmap(_written(folder, key, dtype, make), dtype, "r")
+    except OSError as error:  # no right to write there, or the disk is full
         log.warning("%s cannot be written (%s); token ids stay in memory. VITAX_TOKENS names another.", folder, error)
         return np.concatenate(list(make()))
-    with file:
-        try:
+
+
+def _written(folder: Path, key: str, dtype: np.dtype, make: Callable[[], Iterator[np.ndarray]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    summed = hashlib.blake2b(digest_size=8)
+    file: Any = tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False)  # noqa: SIM115
+    try:
+        with file:
             for part in make():
                 content = part.astype(dtype, copy=False).tobytes()
                 summed.update(content)
                 file.write(content)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    path = folder / f"{key}-{summed.hexdigest()}.{dtype}"
-    os.chmod(file.name, 0o644)  # others may share the folder
-    os.replace(file.name, path)
-    return np.memmap(path, dtype, "r")
+        os.chmod(file.name, 0o644)  # others may share the folder
+        path = folder / f"{key}-{summed.hexdigest()}.{dtype}"
+        os.replace(file.name, path)
+    except BaseException:
+        os.unlink(file.name)
+        raise
+    return path
 
 
 def digest(ids: np.ndarray) -> str:

@@ -22,7 +22,8 @@ class LanguageEvaluator:
 
     ``loss`` is in nats a token, ``perplexity`` its exponential, ``bits_per_byte`` all bits
     (those of the marks between documents too) over all bytes of text: the one that
-    tokenizers do not change. A token sees no further back than the start of its window.
+    tokenizers do not change. It is left out where tokens do not hold every byte
+    (WordPiece). A token sees no further back than the start of its window.
 
     Attributes:
       name: prefix of the metrics, e.g. ``val``.
@@ -46,7 +47,7 @@ class LanguageEvaluator:
 
 
 def make_measure(program: Program, tokenizer: Any) -> Callable[[Any, Any, Batch], dict[str, Mean]]:
-    """(params, mutables, batch) -> sums of loss, accuracy and bits per byte, jitted on the program's mesh."""
+    """(params, mutables, batch) -> sums of the metrics, jitted on the program's mesh."""
     token_bytes = jnp.asarray(tokenizer.token_bytes)
 
     @jax.jit
@@ -54,7 +55,10 @@ def make_measure(program: Program, tokenizer: Any) -> Callable[[Any, Any, Batch]
         objective: Any = program.objective
         with axes.resolving(program.rules.resolver(program.mesh)):
             out = objective.loss({"params": params, **mutables}, batch, jax.random.key(0), train=False)
-        in_bytes = Mean.of(token_bytes[batch["targets"]], objective.counted(batch))
-        return {"loss": out.loss, "bits_per_byte": Mean(out.loss.total / math.log(2), in_bytes.total), **out.metrics}
+        made = {"loss": out.loss, **out.metrics}
+        if tokenizer.lossless:
+            in_bytes = Mean.of(token_bytes[batch["targets"]], objective.counted(batch))
+            made["bits_per_byte"] = Mean(out.loss.total / math.log(2), in_bytes.total)
+        return made
 
     return measure

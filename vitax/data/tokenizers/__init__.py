@@ -2,8 +2,10 @@
 
 A tokenizer has ``vocab_size``, ``end_of_document`` (the id of the mark between documents),
 ``encode(bytes)`` to an array of ids without any mark, ``decode(ids)`` to bytes,
-``token_bytes`` float32 [vocab_size] and ``fingerprint()``. Those with a ``path`` open it at
-the first use, and have ``files``: what they consist of, so that a checkpoint can carry it.
+``token_bytes`` float32 [vocab_size] and ``fingerprint()``. ``lossless`` says whether a text
+comes back byte for byte, so that its bytes can be counted by its tokens. Those with a
+``path`` open it at the first use, and have ``files``: what they consist of, so that a
+checkpoint can carry it.
 Text is text: a mark that somebody typed, such as ``<|endoftext|>``, is encoded as any word.
 """
 

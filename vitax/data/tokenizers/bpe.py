@@ -26,6 +26,8 @@ class BPE:
     Reference: Sennrich et al. (2016); Radford et al. (2019), section 2.2.
     """
 
+    lossless = True
+
     path: str
     end: str = "<|endoftext|>"
 
@@ -86,8 +88,8 @@ class BPE:
         return files.encode(self._engine, text, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        """The bytes of token ids; marks give none."""
-        return b"".join(self._tokens[int(i)] or b"" for i in ids)
+        """The bytes of token ids; marks, and ids that a larger vocabulary has besides, give none."""
+        return b"".join(self._tokens[int(i)] or b"" for i in ids if int(i) < self.vocab_size)
 
     @functools.cached_property
     def token_bytes(self) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 class Bytes:
     """One token a byte of UTF-8; id 256 marks where a document begins (and the last one ended)."""
 
+    lossless = True
     vocab_size = 257
     end_of_document = 256
 

@@ -28,7 +28,7 @@ def read(path: str, layouts: Sequence[tuple[str, ...]]) -> dict[str, bytes]:
     Args:
       path: a folder that holds the files of a layout, what the names of such files begin
         with (``dir/gpt2`` of ``dir/gpt2-encoder.json``), or the file of a layout of one;
-        ``embedded:NAME`` is the tokenizer that ships with the embedded text of that name.
+        ``embedded:NAME`` is what ships with the embedded text of that name (``NAME.vocab.txt``).
       layouts: names of files that make a tokenizer, the first that is there counts.
 
     Returns:
@@ -38,10 +38,16 @@ def read(path: str, layouts: Sequence[tuple[str, ...]]) -> dict[str, bytes]:
       UserError: nothing there.
     """
     if path.startswith(EMBEDDED):
-        name = f"{path.removeprefix(EMBEDDED)}.{TOKENIZER_JSON}"
-        folder = importlib.resources.files("vitax.data.embedded")
-        shipped = {file.name: file for file in folder.iterdir() if file.name.endswith(f".{TOKENIZER_JSON}")}
-        return {TOKENIZER_JSON: pick(shipped, name, "data.tokenizer.path").read_bytes()}
+        shipped = {file.name: file for file in importlib.resources.files("vitax.data.embedded").iterdir()}
+        # A layout that is named first counts.
+        by_name = {
+            f"{EMBEDDED}{name.removesuffix(f'.{layout[0]}')}": layout
+            for layout in reversed(layouts)
+            for name in shipped
+            if name.endswith(f".{layout[0]}")
+        }
+        layout = pick(by_name, path, "data.tokenizer.path")
+        return {name: shipped[f"{path.removeprefix(EMBEDDED)}.{name}"].read_bytes() for name in layout}
     root = paths.parse(path)
     if root.is_file():
         alone = [name for name, *others in layouts if not others and name.endswith(root.suffix)]
@@ -100,8 +106,12 @@ def engine_of(files: Mapping[str, bytes], path: str, kind: str) -> Any:
     return engine
 
 
-def text_of(content: bytes) -> str:
+def text_of(content: bytes, place: str = "text") -> str:
     """UTF-8 as text.
+
+    Args:
+      content: of a file, or a part of it.
+      place: where it is from, for messages.
 
     Raises:
       UserError: another encoding; says at which byte.
@@ -110,7 +120,7 @@ def text_of(content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise UserError(
-            f"text: not UTF-8 (byte 0x{content[error.start]:02x} at {error.start}). Convert it first: "
+            f"{place}: not UTF-8 (byte 0x{content[error.start]:02x} at {error.start}). Convert it first: "
             "iconv -f latin1 -t utf-8 FILE. data.tokenizer.kind=bytes takes any bytes."
         ) from error
 

@@ -31,6 +31,8 @@ class WordPiece:
     Reference: Devlin et al. (2019), section 3, and the published code's tokenization.
     """
 
+    lossless = False
+
     path: str
     lowercase: bool = True
 
@@ -116,13 +118,13 @@ class WordPiece:
         return np.array(made.ids, np.int32), np.array(made.offsets, np.int32).reshape(-1, 2)
 
     def token(self, index: int) -> str:
-        """A piece or mark as the vocabulary has it: ``##ing``, ``[MASK]``."""
-        return self._tokens[index]
+        """A piece or mark as the vocabulary has it: ``##ing``, ``[MASK]``; ``#ID`` of an id that it lacks."""
+        return self._tokens[index] if index < self.vocab_size else f"#{index}"
 
     def decode(self, ids: Sequence[int]) -> bytes:
-        """Words with single spaces between; marks give none, but an unknown word ``[UNK]``."""
+        """Words with single spaces between; marks and ids beyond give none, but an unknown word ``[UNK]``."""
         silent = set(self._marks.values()) - {self.unk_id}
-        words = [self._tokens[int(i)] for i in ids if int(i) not in silent]
+        words = [self._tokens[int(i)] for i in ids if int(i) < self.vocab_size and int(i) not in silent]
         return " ".join(words).replace(f" {CONTINUES}", "").removeprefix(CONTINUES).encode()
 
     @functools.cached_property
