@@ -48,8 +48,8 @@ def test_it_generates_evaluates_and_reports_without_the_file(world, tmp_path, ca
     assert main(["ckpt", "cp", str(world / "run"), str(tmp_path / "copy")]) == 0
     capsys.readouterr()
     made = []
-    for run in (world / "run", tmp_path / "copy"):
-        assert main(["generate", "--checkpoint", str(run), "--prompt", "to be", "--max-tokens", "4"]) == 0
+    for workdir in (world / "run", tmp_path / "copy"):
+        assert main(["generate", "--checkpoint", str(workdir), "--prompt", "to be", "--max-tokens", "4"]) == 0
         made.append(capsys.readouterr().out)
     assert made[0] == made[1]
     assert main(["eval", "--checkpoint", str(world / "run"), "--json"]) == 0

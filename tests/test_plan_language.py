@@ -103,6 +103,26 @@ def test_bert_is_planned_with_the_logits_of_its_masked_tokens():
     assert found["model_flops_per_step"] == pytest.approx(3 * 256 * (blocks + 2 * 76 * 30_522 * 1024), rel=0.01)
 
 
+def test_a_sequence_shorter_than_the_context_is_what_is_planned():
+    topology = Topology.parse("v3:4x4")
+    phases = [recipe.load(f"bert_pretrain:base,phase={n}") for n in (1, 2)]
+    assert [estimate.stack_of(made, sharded(made, topology)).tokens for made in phases] == [128, 512]
+    short, long = (plan.plan(made, topology, fast=True)["hbm_split_bytes"]["activations"] for made in phases)
+    assert short < long / 3
+
+
+def test_a_remat_runs_blocks_again_and_no_logits():
+    topology = Topology.parse("v3:4x4")
+    made = recipe.load("gpt2:small", ["--config.remat=full"])
+    program = sharded(made, topology)
+    stack = estimate.stack_of(made, program)
+    forward = made.forward_flops_per_example * made.data.batch_size / program.mesh.size
+    head = 2 * made.data.batch_size * 1024 * 50_257 * 768 / program.mesh.size
+    again = estimate.executed_flops(made, program, stack, 1) - 3 * forward
+    cut = estimate.vocabulary_of(made, program, 1).again_flops()
+    assert again == pytest.approx(forward - head + cut, rel=1e-6)
+
+
 def test_two_stacks_are_planned():
     made = recipe.load("transformer_wmt14:base")
     topology = Topology.parse("v3:2x2")

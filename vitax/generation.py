@@ -130,7 +130,7 @@ def _continue(
     tokens = [[model.end, *tokenizer.encode(prompt.encode()).tolist()] for prompt in prompts]
     most = request.max_tokens or MAX_TOKENS
     watch = _Watch(tokenizer, request.stop, emit)
-    made: Sequence[Any]
+    made: Any
     try:
         if request.beams is not None:
             made = BeamSearch(model, request.beams)(variables, tokens, most, _length_penalty(request))
@@ -140,6 +140,7 @@ def _continue(
     except UserError as error:
         raise UserError(f"--prompt: {error}") from error
     rows = []
+    one: Any
     for prompt, one in zip(prompts, made):
         row = {"prompt": prompt, **_ended(tokenizer, one.tokens, one.why, request)}
         rows.append(row if request.beams is None else row | {"score": one.score})

@@ -150,6 +150,19 @@ def test_numerics_and_heads_without_a_config(tmp_path):
     [
         ("bert_hf_model", None, {"model_type": "roberta"}, 'model_type "roberta".*computes otherwise'),
         ("bert_hf_model", None, {"hidden_act": "relu"}, "hidden_act: relu in config.json; vitax has gelu alone"),
+        (
+            "bert_hf_classification",
+            None,
+            {"architectures": ["BertForTokenClassification"]},
+            "architectures: BertForTokenClassification in config.json; of models with a classifier vitax has",
+        ),
+        (
+            "bert_hf_classification",
+            None,
+            {"problem_type": "multi_label_classification"},
+            "classes of which a text has one",
+        ),
+        ("bert_hf_classification", None, {"problem_type": "regression"}, "regression of one value alone"),
         ("gpt_hf_gpt2", None, {"activation_function": "relu"}, "vitax has gelu_new or gelu_pytorch_tanh alone"),
         ("gpt_hf_gpt2", None, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: True"),
         (
@@ -196,6 +209,13 @@ def test_a_tokenizer_goes_along(tmp_path):
     publishing.run(str(source), tmp_path / "out", "hf")
     assert (tmp_path / "out/vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
     assert published.load(str(tmp_path / "out")).recipe["data"]["tokenizer"]["lowercase"] is False
+
+
+def test_a_tokenizer_that_is_not_byte_level_is_said_not_read(tmp_path):
+    source = Path(write(tmp_path / "source", "gpt_hf_gpt1"))
+    (source / "vocab.json").write_text('{"a": 0, "b</w>": 1, "ab</w>": 2}')
+    (source / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    assert any("merges.txt marks ends of words by </w>" in line for line in published.load(str(source)).lines)
 
 
 def test_shorter_contexts_take_the_first_positions(tmp_path):

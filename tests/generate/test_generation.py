@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_refused(run, capsys, tmp_path):
         (["generate", "--checkpoint", str(run), "--prompt", "x", "--source", "x"], "give one of them"),
         (["generate", "--checkpoint", str(run), "--beam", "2", "--top-k", "3"], "leave out temperature, top-k"),
         (["generate", "--checkpoint", str(run), "--beam", "2", "--stream"], "--stream: shows one prompt"),
+        (["generate", "--checkpoint", str(run), "--length-penalty", "1"], "--length-penalty: of a search"),
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err

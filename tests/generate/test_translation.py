@@ -32,8 +32,13 @@ def test_a_checkpoint_translates_texts_and_files(run, capsys, tmp_path):
     file.write_text("He went out.\nIn the beginning was the Word.\n\n")
     assert main([*words, "--source", str(file)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["source"] for row in rows] == ["He went out.", "In the beginning was the Word."]
+    # Line by line, blank ones too, so that it stays beside its sources.
+    assert [row["source"] for row in rows] == ["He went out.", "In the beginning was the Word.", ""]
     assert rows[1]["text"] == alone["text"]  # neighbours change nothing
+    assert (rows[2]["text"], rows[2]["stopped"]) == ("", "blank")
+    file.write_text("He went out.\n")
+    assert main([*words, "--source", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out) == rows[:1]  # a file gives a list, however short
     assert main([*words, "--source", "He went out.", "--beam", "1", "--max-tokens", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] <= 3
     # An untrained model may never end: then the text is as long as was asked for, and no shorter.
@@ -58,6 +63,7 @@ def test_what_does_not_fit_is_refused(run, capsys):
         (["--prompt", "x"], "an encoder-decoder translates; give --source TEXT"),
         (["--source", "word " * 300], "the model has 128 positions"),
         (["--source", "x", "--temperature", "0.5"], "leave out temperature, top-k and top-p"),
+        (["--source", "x", "--seed", "1"], "top-k and top-p, and the seed"),
     ):
         assert main(["generate", "--checkpoint", str(run), *words]) == 2
         assert message in capsys.readouterr().err
