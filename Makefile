@@ -22,7 +22,7 @@ lint: .venv/.tested
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -1,17 +1,19 @@
 """``vitax plan``: arithmetic without a compiler, and the TPU compiler where libtpu is installed."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
 from vitax import estimate, plan, plan_search, plan_text, recipe
 from vitax.__main__ import main
 from vitax.core.errors import UserError
-from vitax.cost import chips
+from vitax.cost import chips, hlo
 from vitax.cost.topology import Topology, prepare
 from vitax.parallel.mesh import MeshSpec
 
@@ -189,16 +191,24 @@ def test_a_batch_that_does_not_divide_is_bad_input():
 
 def test_the_pallas_kernel_keeps_no_scores_by_arithmetic():
     kept = {}
-    for kernel in ("xla", "pallas"):
+    for kernel in ("xla", "pallas", "splash"):
         made = load("vit_jft:B/16", f"--config.model.attention_kernel={kernel}")
         program = made.program(estimate.abstract_mesh(MeshSpec().sizes(8)), "tpu")
         kept[kernel] = estimate.stack_of(made, program)
         found = plan.plan(made, Topology.parse("v3:2x2"), fast=True)
         kept[kernel, "model"] = found["model_flops_per_step"]
-    assert kept["pallas"].kept_bytes() < kept["xla"].kept_bytes()
+    assert kept["pallas"].kept_bytes() < kept["splash"].kept_bytes() < kept["xla"].kept_bytes()
     # 8 examples, 2 layers: 2 arrays of the stream and 4 of two heads side by side, 200 x 128, and the hidden layer.
     assert kept["pallas"].kept_bytes() == 8 * 2 * 2 * 200 * (2 * 64 + 4 * 128 + 128)
-    assert kept["pallas", "model"] == kept["xla", "model"]
+    assert kept["pallas", "model"] == kept["splash", "model"] == kept["xla", "model"]
+
+
+def test_kernels_that_declare_nothing_have_what_the_walk_counts_besides():
+    product, kernel = hlo.Op("p", "dot", "", 60, 0, 1), hlo.Op("k", "custom-call", "", 0, 0, None, 2, kernel=True)
+    program = types.SimpleNamespace(executed_flops=800, mesh=types.SimpleNamespace(size=8))
+    assert [op.flops for op in plan._with_kernels([product, kernel], program)] == [60, 20]
+    declared = dataclasses.replace(kernel, flops=7)
+    assert plan._with_kernels([product, declared], program) == [product, declared]
 
 
 def test_the_pallas_kernel_refuses_other_devices_before_anything_compiles():

@@ -86,7 +86,7 @@ def stack_of(
         itemsize=itemsize,
         remat=policy,
         scanned=scanned,
-        flat=getattr(model, "attention_kernel", "xla") == "pallas",
+        kernel=getattr(model, "attention_kernel", "xla"),
         stem=_stem_bytes(recipe, policy, itemsize),
         weights_dropped=getattr(model, "attention_dropout", 0) > 0,
     )

@@ -14,6 +14,7 @@ from vitax.core.errors import UserError
 from vitax.cost.topology import Topology
 from vitax.layers import flat_attention as flat
 from vitax.layers.attention import Attention, attend
+from vitax.layers.kernels import interpreting
 from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules
 
@@ -126,7 +127,7 @@ def test_scores_that_do_not_fit_v3_are_refused():
 def on_mesh(inputs, heads, rules=None, **sizes):
     mesh = build_mesh(MeshSpec(**sizes), jax.devices())
     rules = Rules.build(rules)
-    with axes.resolving(rules.resolver(mesh)), flat.interpreting():
+    with axes.resolving(rules.resolver(mesh)), interpreting():
         sharding = rules.batch(inputs[0].shape, mesh)
         return outputs(lambda *a: flat.flat_attention_on_mesh(*a, heads), [jax.device_put(x, sharding) for x in inputs])
 
@@ -146,7 +147,7 @@ def test_heads_that_the_mesh_does_not_divide_stay_whole():
 
 def test_each_device_runs_its_own_share():
     mesh, x = build_mesh(MeshSpec(data=4, tensor=2), jax.devices()), arrays(5, 4, 64, batch=8)
-    with axes.resolving(Rules.build().resolver(mesh)), flat.interpreting():
+    with axes.resolving(Rules.build().resolver(mesh)), interpreting():
         text = str(jax.make_jaxpr(lambda *a: flat.flat_attention_on_mesh(*a, 4))(*x))
     assert "f32[2,5,128]" in text
     assert "shard_map" in text
@@ -173,7 +174,7 @@ def test_the_layer_has_one_set_of_parameters_and_the_same_results():
     x = jax.random.normal(jax.random.key(0), (2, 5, 32))
     xla, pallas = Attention(2), Attention(2, kernel="pallas")
     params = jax.jit(xla.init)(jax.random.key(1), x, x)
-    with flat.interpreting():
+    with interpreting():
         assert jax.tree.map(jnp.shape, jax.eval_shape(pallas.init, jax.random.key(1), x, x)) == jax.tree.map(
             jnp.shape, params
         )
@@ -188,7 +189,7 @@ def test_the_layer_has_one_set_of_parameters_and_the_same_results():
 
 def test_masks_and_dropout_are_refused():
     x = jnp.ones((2, 5, 32))
-    with flat.interpreting():
+    with interpreting():
         with pytest.raises(UserError, match="cannot take a mask"):
             Attention(2, kernel="pallas").init(jax.random.key(0), x, x, mask=jnp.ones((1, 1, 1, 5), bool))
         with pytest.raises(UserError, match=r"cannot take attention_dropout 0\.1"):

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from vitax.core import tree
 from vitax.core.errors import UserError
-from vitax.layers.flat_attention import interpreting
+from vitax.layers.kernels import interpreting
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.vit import ViT
 

@@ -11,7 +11,7 @@ from tests.conftest import tiny_config
 from vitax import recipe
 from vitax.core import metrics, tree
 from vitax.core.errors import UserError
-from vitax.layers.flat_attention import interpreting
+from vitax.layers.kernels import interpreting
 from vitax.parallel.mesh import MeshSpec, build_mesh
 
 

@@ -32,8 +32,8 @@ class Stack:
       itemsize: bytes of an activation: 2 for bfloat16.
       remat: name of the policy.
       scanned: one body in a loop instead of an unrolled stack.
-      flat: attention is a kernel over flat arrays (``layers.flat_attention``): heads
-        side by side pad to nothing, and scores are never in HBM.
+      kernel: of attention (``layers.kernels.KernelName``). All but ``xla`` keep scores out
+        of HBM; ``pallas`` has heads side by side, which pads to nothing.
       stem: what a convolutional stem in front leaves, in bytes of one example.
       weights_dropped: dropout on the attention weights; the compiler draws its mask again for
         the backward pass, where it stands beside the scores.
@@ -49,7 +49,7 @@ class Stack:
     itemsize: int
     remat: str
     scanned: bool
-    flat: bool = False
+    kernel: str = "xla"
     stem: int = 0
     weights_dropped: bool = False
 
@@ -60,8 +60,8 @@ class Stack:
         per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
         return {
             "stream": t8 * self.width * self.itemsize,
-            "head": (t8 * _up(heads, 128) if self.flat else self.num_heads * per_head) * self.itemsize,
-            "scores": 0 if self.flat else self.num_heads * t8 * t128 * self.itemsize,
+            "head": (t8 * _up(heads, 128) if self.kernel == "pallas" else self.num_heads * per_head) * self.itemsize,
+            "scores": self.num_heads * t8 * t128 * self.itemsize if self.kernel == "xla" else 0,
             "hidden": t8 * self.mlp_dim * self.itemsize,
         }
 

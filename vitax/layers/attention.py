@@ -1,6 +1,6 @@
 """Multi-head attention."""
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,8 +12,11 @@ from vitax.core.errors import UserError
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout
 from vitax.layers.flat_attention import flat_attention_on_mesh
+from vitax.layers.fused_attention import FUSED, fused_attention, places
 from vitax.layers.inits import VIT_INITS, Inits
+from vitax.layers.kernels import KernelName
 from vitax.layers.linear import Linear
+from vitax.layers.masks import Mask
 
 Array = jax.Array
 
@@ -154,9 +157,10 @@ class Attention(nn.Module):
       num_heads: N; divides the width.
       dropout: rate on the attention weights.
       dtype: compute dtype, also of scores and weights.
-      kernel: ``xla``, or ``pallas``: a kernel for TPUs that keeps scores out of HBM
-        (``layers.flat_attention``), without masks or dropout on the weights. Calls
-        that want the weights take the xla form: the kernel never has them.
+      kernel: ``xla``, or one that keeps scores out of memory and has no dropout on the
+        weights: ``pallas`` on TPUs, without masks (``layers.flat_attention``); ``splash``
+        on TPUs from v4 on, or ``cudnn`` on GPUs (``layers.fused_attention``). Calls
+        that want the weights, and those with a cache, take the xla form.
       inits: how kernels start.
 
     Reference: Vaswani et al., arXiv:1706.03762, section 3.2.
@@ -165,7 +169,7 @@ class Attention(nn.Module):
     num_heads: int
     dropout: float = 0.0
     dtype: Any = "float32"
-    kernel: Literal["xla", "pallas"] = "xla"
+    kernel: KernelName = "xla"
     inits: Inits = VIT_INITS
 
     @nn.compact
@@ -174,7 +178,7 @@ class Attention(nn.Module):
         queries: Array,
         memory: Array | None,
         *,
-        mask: Array | None = None,
+        mask: Array | Mask | None = None,
         rng: Array | None = None,
         return_weights: bool = False,
         cache: KVCache | None = None,
@@ -185,7 +189,8 @@ class Attention(nn.Module):
         Args:
           queries: [B, T, D].
           memory: [B, S, D]; None: the cache holds all of it (an encoder's output, once written).
-          mask: bool, broadcastable to [B, N, T, S]; True = may attend. None: all.
+          mask: bool, broadcastable to [B, N, T, S]; True = may attend. None: all. As its
+            conditions for ``splash`` and ``cudnn`` (``fused_attention.mask_of``).
           rng: typed keys [B], or None for no dropout.
           return_weights: also return the weights.
           cache: keys and values of earlier calls. Those of ``memory`` are written into
@@ -198,7 +203,7 @@ class Attention(nn.Module):
           beside it the new cache.
 
         Raises:
-          UserError: a mask or dropout with ``pallas``, or where that kernel cannot run.
+          UserError: what the kernel cannot take, or where it cannot run.
         """
         width = queries.shape[-1]
         shape = (self.num_heads, width // self.num_heads)
@@ -209,9 +214,9 @@ class Attention(nn.Module):
         if memory is not None:
             k = Linear(shape, axes, self.dtype, init, flat=flat, name="key")(memory)
             v = Linear(shape, axes, self.dtype, init, flat=flat, name="value")(memory)
-        if flat:
-            self._check_flat(mask)
+        self._check(mask)
         if cache is not None:
+            assert not isinstance(mask, Mask)
             if memory is not None:
                 assert slots is not None
                 cache = cache.write(k, v, slots)
@@ -221,16 +226,24 @@ class Attention(nn.Module):
             y, weights = flat_attention_on_mesh(q, k, v, self.num_heads).reshape(*q.shape[:2], *shape), None
         else:
             q, k, v = (constrain(a, ("batch", "tokens", "heads", "head_dim")) for a in (q, k, v))
-            y, weights = attend(q, k, v, mask=mask, dropout_rate=self.dropout, rng=rng, return_weights=return_weights)
+            if self.kernel in FUSED and not return_weights:
+                y, weights = fused_attention(self.kernel, q, k, v, mask), None
+            else:
+                seen = mask.dense(*map(places, (q, k))) if isinstance(mask, Mask) else mask
+                options: dict[str, Any] = {"dropout_rate": self.dropout, "rng": rng, "return_weights": return_weights}
+                y, weights = attend(q, k, v, mask=seen, **options)
         axes = ("heads", "head_dim", "embed")
         y = Linear((width,), axes, self.dtype, self.inits.residual, flat=flat, name="out")(y)
         return constrain(y, ("batch", "tokens", "embed")), weights if cache is None else cache
 
-    def _check_flat(self, mask: Array | None) -> None:
+    def _check(self, mask: Array | Mask | None) -> None:
         """Whatever the call wants, so that inspection and training agree on what is valid."""
-        what = "a mask" if mask is not None else f"attention_dropout {self.dropout}" if self.dropout else None
+        if self.kernel == "xla":
+            return
+        masked = self.kernel == "pallas" and mask is not None
+        what = "a mask" if masked else f"attention_dropout {self.dropout}" if self.dropout else None
         if what:
             raise UserError(
-                f'model.attention_kernel: "pallas" attends from every token to every token, and cannot take {what}. '
+                f'model.attention_kernel: "{self.kernel}" cannot take {what}. '
                 'Leave it out, or set model.attention_kernel to "xla".'
             )

@@ -11,7 +11,9 @@ from vitax.layers.attention import Attention
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import drop_branch, dropout, fold
 from vitax.layers.inits import VIT_INITS, Inits
+from vitax.layers.kernels import KernelName
 from vitax.layers.linear import Linear
+from vitax.layers.masks import Mask
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
 
@@ -86,7 +88,7 @@ class Block(nn.Module):
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     dtype: Any = "float32"
-    attention_kernel: Literal["xla", "pallas"] = "xla"
+    attention_kernel: KernelName = "xla"
     norm: Literal["pre", "post"] = "pre"
     inits: Inits = VIT_INITS
     activation: Literal["gelu", "relu"] = "gelu"
@@ -97,14 +99,14 @@ class Block(nn.Module):
         self,
         x: Array,
         *,
-        mask: Array | None = None,
+        mask: Array | Mask | None = None,
         rng: Array | None = None,
         keep: float | Array | None = None,
         return_weights: bool = False,
         cache: Any = None,
         slots: Array | None = None,
         memory: Array | None = None,
-        memory_mask: Array | None = None,
+        memory_mask: Array | Mask | None = None,
     ) -> tuple[Array, Any]:
         """Runs the block.
 
@@ -157,14 +159,19 @@ class Block(nn.Module):
         self,
         x: Array,
         memory: Array | None,
-        mask: Array | None,
+        mask: Array | Mask | None,
         rng: Array | None,
         return_weights: bool,
         cache: KVCache | None,
     ) -> tuple[Array, Any]:
         norm = LayerNorm(self.norm_eps, self.dtype, name="cross_norm")
         attention = Attention(
-            self.num_heads, self.attention_dropout, self.dtype, inits=self.inits, name="cross_attention"
+            self.num_heads,
+            self.attention_dropout,
+            self.dtype,
+            self.attention_kernel,
+            self.inits,
+            name="cross_attention",
         )
         slots = None if memory is None else jnp.broadcast_to(jnp.arange(memory.shape[1]), memory.shape[:2])
         y, beside = attention(

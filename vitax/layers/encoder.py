@@ -11,6 +11,7 @@ import numpy as np
 from vitax.core.errors import pick
 from vitax.layers.blocks import Block
 from vitax.layers.dropout import fold
+from vitax.layers.masks import Mask
 from vitax.layers.norm import LayerNorm
 from vitax.layers.remat import REMAT_POLICIES, RematName
 
@@ -65,12 +66,12 @@ class Encoder(nn.Module):
         self,
         x: Array,
         *,
-        mask: Array | None = None,
+        mask: Array | Mask | None = None,
         rng: Array | None = None,
         return_intermediates: bool = False,
         return_attention: bool = False,
         memory: Array | None = None,
-        memory_mask: Array | None = None,
+        memory_mask: Array | Mask | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Runs the blocks, without the final norm.
 

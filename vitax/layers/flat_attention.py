@@ -14,11 +14,9 @@ Whether v2 and v3 multiply float32 operands in one pass of their matrix unit or 
 several is unknown here: no kernel of this file has run on a TPU yet.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,10 +24,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vitax.core import axes
 from vitax.core.errors import UserError
+from vitax.layers import kernels
+from vitax.layers.kernels import MEND
 
 Array = jax.Array
 
@@ -41,19 +39,6 @@ _WHOLE = 1024
 # a product in a kernel (Mosaic error E2001).
 _SMALL = ("TPU v2", "TPU v3")
 _VMEM_BYTES = 16 * 2**20
-_MEND = 'Set model.attention_kernel to "xla", which runs everywhere.'
-
-_interpreted: contextvars.ContextVar[bool] = contextvars.ContextVar("flat_attention_interpreted", default=False)
-
-
-@contextlib.contextmanager
-def interpreting() -> Iterator[None]:
-    """Within this context kernels run in Pallas' interpreter, on any platform: slowly, for tests."""
-    token = _interpreted.set(True)
-    try:
-        yield
-    finally:
-        _interpreted.reset(token)
 
 
 def block_width(num_heads: int, head_dim: int) -> int:
@@ -73,7 +58,7 @@ def block_width(num_heads: int, head_dim: int) -> int:
     raise UserError(
         f'model.attention_kernel: "pallas" needs a width that is a multiple of {block} (whole heads of {head_dim} in '
         f"whole tiles of {_LANES}) or at most {_WHOLE} on each device, got {num_heads} heads of {head_dim} = {width}. "
-        f"Choose another model.width or model.num_heads, or another mesh.tensor. {_MEND}"
+        f"Choose another model.width or model.num_heads, or another mesh.tensor. {MEND}"
     )
 
 
@@ -125,46 +110,20 @@ def flat_attention_on_mesh(query: Array, key: Array, value: Array, num_heads: in
       UserError: the devices are no TPUs, or of v2 or v3 and the scores do not fit their
         vector memory; tokens are sharded; and those of ``flat_attention``.
     """
-    head_dim, interpret = query.shape[-1] // num_heads, _interpreted.get()
-    sharding = axes.resolve(("batch", "tokens", "heads", "head_dim"), (*query.shape[:2], num_heads, head_dim))
-    devices = _devices(query, sharding)
-    if devices and devices[0].platform != "tpu" and not interpret:
-        raise UserError(
-            'model.attention_kernel: "pallas" is a kernel for TPUs, and the devices are of platform '
-            f'"{devices[0].platform}". {_MEND}'
-        )
+    head_dim = query.shape[-1] // num_heads
+    sharding = kernels.sharding_of(query, num_heads, head_dim)
+    devices = kernels.devices_of("pallas", "tpu", query, sharding)
     kind = devices[0].device_kind if devices else None
     if kind in _SMALL:
         _check_memory(query, key, block_width(num_heads, head_dim))
     # Of devices that are not known (a mesh of shapes alone) nothing will be compiled, or it must run on any.
     operands = "float32" if kind is None or kind in _SMALL else query.dtype
-    attend = functools.partial(flat_attention, operands=operands, interpret=interpret)
-    if not isinstance(sharding, NamedSharding):
-        return attend(query, key, value, num_heads)
-    batch, tokens, heads, within = (*sharding.spec, None, None, None, None)[:4]
-    if tokens is not None or within is not None:
-        raise UserError(
-            'model.attention_kernel: "pallas" wants all tokens of a head on one device, and the rules shard '
-            f'{"tokens" if tokens is not None else "head_dim"} over mesh axis "{tokens or within}". '
-            f"Leave them whole in `rules`. {_MEND}"
-        )
-    mesh, spec = sharding.mesh, PartitionSpec(batch, None, heads)
-    ways = math.prod(mesh.shape[axis] for axis in ((heads,) if isinstance(heads, str) else heads or ()))
-    # The compiler cannot split a kernel; its results are not marked with the axes they vary over.
-    return jax.shard_map(
-        lambda q, k, v: attend(q, k, v, num_heads // ways),
-        mesh=mesh,
-        in_specs=(spec, spec, spec),
-        out_specs=spec,
-        check_vma=False,
-    )(query, key, value)
+    interpret = kernels.interpreted()
 
+    def attend(query: Array, key: Array, value: Array, ways: int) -> Array:
+        return flat_attention(query, key, value, num_heads // ways, operands=operands, interpret=interpret)
 
-def _devices(query: Array, sharding: Any) -> list[Any]:
-    """Those that will run it, as far as that is known while tracing."""
-    if isinstance(sharding, NamedSharding):
-        return list(sharding.mesh.devices.flat) if isinstance(sharding.mesh, Mesh) else []
-    return [] if isinstance(query, jax.core.Tracer) else list(query.devices())
+    return kernels.on_each_device("pallas", attend, sharding, (query, key, value))
 
 
 def _check_memory(query: Array, key: Array, width: int) -> None:
@@ -178,7 +137,7 @@ def _check_memory(query: Array, key: Array, width: int) -> None:
         raise UserError(
             f'model.attention_kernel: "pallas" holds the scores of a head whole, and those of {query.shape[1]} x '
             f"{key.shape[1]} tokens with blocks of {width} lanes need at least {needed / 2**20:.1f} MiB of the "
-            f"{_VMEM_BYTES // 2**20} MiB of vector memory. Take smaller images or larger patches. {_MEND}"
+            f"{_VMEM_BYTES // 2**20} MiB of vector memory. Take smaller images or larger patches. {MEND}"
         )
 
 

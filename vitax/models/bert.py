@@ -14,7 +14,9 @@ from vitax.core.types import ModelOutput, PyTree
 from vitax.layers.blocks import Block
 from vitax.layers.dropout import dropout
 from vitax.layers.encoder import FIRST_BLOCK, Encoder
+from vitax.layers.fused_attention import mask_of
 from vitax.layers.inits import bert_inits
+from vitax.layers.kernels import MaskedKernelName
 from vitax.layers.linear import Linear
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
@@ -98,6 +100,8 @@ class BERT(nn.Module):
       dropout: after the embeddings, after each branch, and on the pooled vector in front
         of ``classification``.
       attention_dropout: on the attention weights.
+      attention_kernel: ``xla``, ``splash`` or ``cudnn``, as in ``layers.attention.Attention``; the same
+        parameters, and results within rounding. No ``attention_dropout`` with the last two.
       norm_eps: epsilon of all layer norms.
       dtype: compute dtype, also of the residual stream; parameters and logits are
         float32 in any case.
@@ -120,6 +124,7 @@ class BERT(nn.Module):
     num_classes: NotNegative = 0
     dropout: DropRate = 0.0
     attention_dropout: DropRate = 0.0
+    attention_kernel: MaskedKernelName = "xla"
     norm_eps: float = 1e-12
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: RematName = "none"
@@ -134,6 +139,7 @@ class BERT(nn.Module):
             dropout=self.dropout,
             hidden_dropout=0.0,
             attention_dropout=self.attention_dropout,
+            attention_kernel=self.attention_kernel,
             gelu="erf",
             norm_eps=self.norm_eps,
             dtype=self.dtype,
@@ -205,7 +211,7 @@ class BERT(nn.Module):
         intermediates = {"embedding": x} if return_intermediates else {}
         x, of_blocks = self.encoder(
             x,
-            mask=mask.dense(index, index),
+            mask=mask_of(self.attention_kernel, mask, index, index),
             rng=rng,
             return_intermediates=return_intermediates,
             return_attention=return_attention,

@@ -16,7 +16,9 @@ from vitax.layers.blocks import Block
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout
 from vitax.layers.encoder import Encoder
+from vitax.layers.fused_attention import mask_of
 from vitax.layers.inits import gpt_inits
+from vitax.layers.kernels import MaskedKernelName
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
@@ -45,6 +47,8 @@ class GPT(nn.Module):
       norm: ``pre`` with a final norm (GPT-2), or ``post`` without (GPT-1).
       dropout: after the embeddings and after each branch.
       attention_dropout: on the attention weights.
+      attention_kernel: ``xla``, ``splash`` or ``cudnn``, as in ``layers.attention.Attention``; the same
+        parameters, and results within rounding. No ``attention_dropout`` with the last two.
       scaled_residual: start layers that write into the residual stream smaller, by the
         root of their number (GPT-2).
       norm_eps: epsilon of all layer norms.
@@ -69,6 +73,7 @@ class GPT(nn.Module):
     norm: Literal["pre", "post"] = "pre"
     dropout: DropRate = 0.0
     attention_dropout: DropRate = 0.0
+    attention_kernel: MaskedKernelName = "xla"
     scaled_residual: bool = True
     norm_eps: float = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -86,6 +91,7 @@ class GPT(nn.Module):
             dropout=self.dropout,
             hidden_dropout=0.0,
             attention_dropout=self.attention_dropout,
+            attention_kernel=self.attention_kernel,
             norm_eps=self.norm_eps,
             dtype=self.dtype,
             norm=self.norm,
@@ -145,7 +151,7 @@ class GPT(nn.Module):
         intermediates = {"embedding": x} if return_intermediates else {}
         x, of_blocks = self.encoder(
             x,
-            mask=mask.dense(index, index),
+            mask=mask_of(self.attention_kernel, mask, index, index),
             rng=rng,
             return_intermediates=return_intermediates,
             return_attention=return_attention,

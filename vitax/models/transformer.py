@@ -18,7 +18,9 @@ from vitax.layers.blocks import Block
 from vitax.layers.cache import KVCache
 from vitax.layers.dropout import dropout, fold
 from vitax.layers.encoder import Encoder
+from vitax.layers.fused_attention import mask_of
 from vitax.layers.inits import TRANSFORMER_INITS
+from vitax.layers.kernels import MaskedKernelName
 from vitax.layers.masks import Mask, positions_in_segments
 from vitax.layers.named import named
 from vitax.layers.remat import RematName
@@ -79,6 +81,8 @@ class Transformer(nn.Module):
       activation: of the MLPs: ``relu`` (published) or ``gelu``.
       dropout: after the embeddings and after each branch.
       attention_dropout: on the attention weights.
+      attention_kernel: ``xla``, ``splash`` or ``cudnn``, as in ``layers.attention.Attention``; the same
+        parameters, and results within rounding. No ``attention_dropout`` with the last two.
       hidden_dropout: after the activation.
       norm_eps: epsilon of all layer norms.
       dtype: compute dtype, also of the residual streams; parameters and logits are
@@ -103,6 +107,7 @@ class Transformer(nn.Module):
     activation: Literal["relu", "gelu"] = "relu"
     dropout: DropRate = 0.0
     attention_dropout: DropRate = 0.0
+    attention_kernel: MaskedKernelName = "xla"
     hidden_dropout: DropRate = 0.0
     norm_eps: float = 1e-6
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -121,6 +126,7 @@ class Transformer(nn.Module):
             dropout=self.dropout,
             hidden_dropout=self.hidden_dropout,
             attention_dropout=self.attention_dropout,
+            attention_kernel=self.attention_kernel,
             norm_eps=self.norm_eps,
             dtype=self.dtype,
             norm=self.norm,
@@ -197,10 +203,10 @@ class Transformer(nn.Module):
         x = self._embed(tokens, positions, "target", rng)
         x, of_decoder = self.decoder(
             x,
-            mask=mask.dense(index, index),
+            mask=mask_of(self.attention_kernel, mask, index, index),
             rng=fold(rng, DECODER),
             memory=memory,
-            memory_mask=across.dense(index, _positions(source)),
+            memory_mask=mask_of(self.attention_kernel, across, index, _positions(source)),
             **options,
         )
         x = self._normalised(self.decoder, x)
@@ -277,7 +283,9 @@ class Transformer(nn.Module):
         if segments is not None:
             mask, positions = Mask.segments(segments), positions_in_segments(segments)
         x = self._embed(source, positions, "source", rng)
-        x, beside = self.encoder(x, mask=mask.dense(index, index), rng=fold(rng, ENCODER), **options)
+        x, beside = self.encoder(
+            x, mask=mask_of(self.attention_kernel, mask, index, index), rng=fold(rng, ENCODER), **options
+        )
         return self._normalised(self.encoder, x), beside
 
     def _embed(self, tokens: Array, positions: Array, side: Literal["source", "target"], rng: Array | None) -> Array:

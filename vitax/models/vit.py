@@ -1,7 +1,7 @@
 """The Vision Transformer."""
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from vitax.layers.dropout import dropout
 from vitax.layers.embed import PatchEmbedding, sincos2d
 from vitax.layers.encoder import Encoder
 from vitax.layers.head import Head
+from vitax.layers.kernels import KernelName
 from vitax.layers.linear import Linear
 from vitax.layers.named import named
 from vitax.layers.norm import LayerNorm
@@ -108,9 +109,9 @@ class ViT(nn.Module):
       norm_eps: epsilon of all layer norms.
       dtype: compute dtype, also of the residual stream; parameters and logits are
         float32 in any case.
-      attention_kernel: ``xla``, or ``pallas`` in the encoder's blocks: a fused kernel for
-        TPUs (``layers.flat_attention``); the same parameters, and results within
-        rounding. No ``attention_dropout`` with it.
+      attention_kernel: of the encoder's blocks, as in ``layers.attention.Attention``:
+        ``xla``, or a fused kernel for TPUs (``pallas``, ``splash``) or GPUs (``cudnn``);
+        the same parameters, and results within rounding. No ``attention_dropout`` with these.
       remat: what the forward pass keeps, a name of ``layers.remat.REMAT_POLICIES``.
       unroll: a Python loop over the blocks instead of a scan; no change to
         parameters or results.
@@ -143,7 +144,7 @@ class ViT(nn.Module):
     gelu: Literal["tanh", "erf"] = "tanh"
     norm_eps: float = 1e-6
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention_kernel: Literal["xla", "pallas"] = "xla"
+    attention_kernel: KernelName = "xla"
     remat: RematName = "none"
     unroll: bool = True
     image_size: int | tuple[int, int] | None = None
@@ -155,7 +156,7 @@ class ViT(nn.Module):
             ("pool", self.pool, ("tok", "gap", "map")),
             ("position", self.position, ("learned", "sincos2d")),
             ("gelu", self.gelu, ("tanh", "erf")),
-            ("attention_kernel", self.attention_kernel, ("xla", "pallas")),
+            ("attention_kernel", self.attention_kernel, get_args(KernelName)),
         ):
             if value not in valid:
                 raise UserError(f'model.{name}: expected one of {", ".join(valid)}, got "{value}".')
