@@ -107,11 +107,11 @@ def here(folder: Path) -> float:
     import jax
 
     from scripts import seeded_weights
-    from vitax import pretrained, published, publishing
+    from vitax.weights import pretrained, reading, writing
 
     worst = 0.0
     for name, to in BACK.items():
-        found = published.load(str(folder / name)).whole()
+        found = reading.load(str(folder / name)).whole()
         asked = pretrained.Asked(name, found.recipe["model"], {}, None, None, 0)
         model, variables = pretrained.load(str(folder / name), asked)
         image = seeded_weights.uniform(f"image of {name}", (2, 224, 224, 3)).astype(np.float32)
@@ -119,7 +119,7 @@ def here(folder: Path) -> float:
         with np.load(folder / name / "outputs.npz") as file:
             want = dict(file)
         worst = max(worst, _compare(name, "here", {"logits": out.logits, "features": out.features}, want))
-        publishing.run(str(folder / name), folder / name / "back", to)
+        writing.run(str(folder / name), folder / name / "back", to)
     return worst
 
 

@@ -43,14 +43,14 @@ def compare(folder: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    from vitax import published
     from vitax.construct import construct
     from vitax.models.table import MODELS
+    from vitax.weights import reading
 
     worst = 0.0
     for name in ("timm", "hf"):
         start = time.monotonic()
-        found = published.load(str(folder / name)).whole()
+        found = reading.load(str(folder / name)).whole()
         seconds = time.monotonic() - start
         tree: dict[str, Any] = {}
         for path, value in found.params.items():

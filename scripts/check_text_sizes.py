@@ -77,18 +77,18 @@ def here(folder: Path) -> float:
     import jax
 
     from scripts import seeded_weights
-    from vitax import pretrained, published, publishing
+    from vitax.weights import pretrained, reading, writing
 
     worst = 0.0
     for name in MODELS:
-        found = published.load(str(folder / name)).whole()
+        found = reading.load(str(folder / name)).whole()
         asked = pretrained.Asked(name, found.recipe["model"], {}, None, None, 0)
         model, variables = pretrained.load(str(folder / name), asked)
         out = jax.jit(model.apply)(variables, _tokens(seeded_weights.uniform, name))
         have = {"logits": out.logits, **out.intermediates}
         have |= {"start": out.logits[..., 0], "end": out.logits[..., -1]}
         worst = max(worst, _compare(name, "here", have, folder))
-        publishing.run(str(folder / name), folder / name / "back", "hf")
+        writing.run(str(folder / name), folder / name / "back", "hf")
     return worst
 
 

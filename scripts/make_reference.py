@@ -31,19 +31,19 @@ from vitax.data.sources import SOURCES
 from vitax.data.squad import QUESTION_SOURCES
 from vitax.data.text_sources import PAIR_SOURCES, TEXT_SOURCES
 from vitax.data.tokenizers import TOKENIZERS
-from vitax.data_spec import DataSpec
-from vitax.document_spec import DocumentSpec
-from vitax.labelled_text_spec import LabelledTextSpec
 from vitax.layers.remat import REMAT_POLICIES
 from vitax.models.table import MODELS
 from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
-from vitax.pair_spec import PairSpec
 from vitax.parallel.mesh import MeshSpec
 from vitax.parallel.rules import DEFAULT_RULES
-from vitax.prompt_spec import PromptSpec
-from vitax.question_spec import QuestionSpec
-from vitax.text_spec import TextSpec
+from vitax.specs.documents import DocumentSpec
+from vitax.specs.images import DataSpec
+from vitax.specs.labelled_text import LabelledTextSpec
+from vitax.specs.pairs import PairSpec
+from vitax.specs.prompts import PromptSpec
+from vitax.specs.questions import QuestionSpec
+from vitax.specs.text import TextSpec
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "reference"

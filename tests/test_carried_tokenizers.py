@@ -8,11 +8,12 @@ import pytest
 from tests import pieces
 from tests.conftest import tiny_config
 from tests.questions import CONTEXT, squad
-from vitax import carried_tokenizers, published, recipe, run, tokenizer_training
+from vitax import carried_tokenizers, recipe, run, tokenizer_training
 from vitax.__main__ import main
 from vitax.core.errors import UserError
 from vitax.data.text import Text
 from vitax.data.tokenizers import BPE, WordPiece
+from vitax.weights import reading
 
 TEXT = "to be or not to be that is the question whether tis nobler in the mind to suffer\n" * 8
 
@@ -168,7 +169,7 @@ def test_a_start_from_exported_weights_has_their_tokens(world, tmp_path, capsys)
     assert not (tmp_path / "new").exists()
     overrides = [f"--config.data.tokenizer.path={world / 'moved.json'}", f"--config.init_from.checkpoint={exported}"]
     again = recipe.load(str(world / "recipe.json"), overrides)
-    carried_tokenizers.check_weights(again, published.load(exported).recipe["data"])
+    carried_tokenizers.check_weights(again, reading.load(exported).recipe["data"])
 
 
 def test_one_vocabulary_in_two_forms_is_no_other(tmp_path, monkeypatch):

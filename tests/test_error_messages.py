@@ -13,7 +13,7 @@ from vitax import config_files, recipe, run
 from vitax.construct import fields_of
 from vitax.core import elsewhere
 from vitax.core.errors import UserError
-from vitax.data_spec import DataSpec
+from vitax.specs.images import DataSpec
 
 ROOT = Path(__file__).parent.parent
 

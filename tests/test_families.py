@@ -9,9 +9,10 @@ from PIL import Image
 
 from tests.families import apply, write
 from tests.images import shapes
-from vitax import finetune, published, run
+from vitax import finetune, run
 from vitax.__main__ import main
 from vitax.checkpoint import files
+from vitax.weights import reading
 
 
 def picture(path, seed, size=(32, 32)):
@@ -33,7 +34,7 @@ def test_predict_with_running_statistics(tmp_path, capsys):
     assert main(arguments) == 0
     told = capsys.readouterr()
     (row,) = json.loads(told.out)
-    found = published.load(str(file))
+    found = reading.load(str(file))
     want = np.asarray(jax.nn.softmax(apply(found, scaled(found, [photo])).logits))[0]
     have = {guess["label"]: guess["probability"] for guess in row["topk"]}
     np.testing.assert_allclose([have[f"kind {i}"] for i in range(5)], want, rtol=1e-4)
@@ -49,7 +50,7 @@ def test_evaluation_of_a_bit(tmp_path, capsys):
     assert main([*arguments, '--config.data.ops=({"kind":"decode"},{"kind":"resize"})']) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["examples"] == 10
-    found = published.load(str(file))
+    found = reading.load(str(file))
     guesses = np.asarray(apply(found, scaled(found, paths)).logits).argmax(1)
     assert told["metrics"]["val/accuracy"] == pytest.approx((guesses == np.arange(10) // 2).mean())
 

@@ -8,10 +8,11 @@ import threading
 
 import pytest
 
-from vitax import fetch, published_files
+from vitax import fetch
 from vitax.__main__ import main
 from vitax.core.errors import RunError, UserError
-from vitax.published_files import locate
+from vitax.weights import addresses
+from vitax.weights.addresses import locate
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 NAME = "imagenet21k/ViT-B_16"
@@ -70,8 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     made = Server()
-    monkeypatch.setattr(published_files, "BUCKETS", made.address)
-    monkeypatch.setattr(published_files, "HUB", made.address)
+    monkeypatch.setattr(addresses, "BUCKETS", made.address)
+    monkeypatch.setattr(addresses, "HUB", made.address)
     made.files["/vit_models/imagenet21k/ViT-B_16.npz"] = BODY
     yield made
     made.shutdown()

@@ -17,6 +17,11 @@ BELOW = {
     "objectives": {"core", "layers", "models"},
     "train": {"core", "parallel", "optim", "data", "checkpoint", "cost"},
     "evaluators": {"core", "parallel", "data", "generate", "objectives", "train"},
+    "specs": {"core", "data", "construct"},
+    "weights": {
+        *("core", "parallel", "layers", "data", "checkpoint", "models", "train", "specs"),
+        *("construct", "config_files", "carried_tokenizers"),
+    },
     # A page over everything below the verbs.
     "report": {
         "core",

@@ -12,12 +12,13 @@ from PIL import Image
 from tests.checkpoint.test_text_files import golden, write
 from tests.conftest import tiny_config
 from tests.published import nested
-from vitax import predict_text, published, publishing, recipe
+from vitax import predict_text, recipe
 from vitax import run as vitax_run
 from vitax.__main__ import main
 from vitax.construct import construct
 from vitax.models.table import MODELS
 from vitax.text_model import TextModel
+from vitax.weights import reading, writing
 
 # Of the 19 ids of the golden models.
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklm", "##x")
@@ -42,7 +43,7 @@ def folders(tmp_path_factory):
 
 def outputs(folder, tokens, types=None):
     """The model on one unpadded sequence."""
-    found = published.load(folder)
+    found = reading.load(folder)
     model = construct(MODELS, found.recipe["model"], "model")
     types = np.zeros((1, len(tokens)), int) if types is None else np.array([types])
     apply = jax.jit(model.apply, compiler_options={"xla_backend_optimization_level": 0})
@@ -145,7 +146,7 @@ def test_weights_that_vitax_wrote_bring_their_tokenizer(folders, tmp_path, capsy
     source = tmp_path / "source"
     shutil.copytree(folders["pretraining"], source)
     own = tmp_path / "own.npz"
-    publishing.run(str(source), own, "vitax")
+    writing.run(str(source), own, "vitax")
     shutil.rmtree(source)
     words = ("--text", "a [MASK] b")
     assert run(capsys, str(own), *words) == run(capsys, folders["pretraining"], *words)

@@ -10,12 +10,12 @@ import pytest
 import vitax
 from tests import families
 from tests.published import FILES, TOLERANCE, error, nested, outputs
-from vitax import published
 from vitax.checkpoint import files
 from vitax.checkpoint.store import Store
 from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.layers.embed import resample_kernel, resample_positions
+from vitax.weights import reading
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 TINY = {"width": 16, "depth": 2, "mlp_dim": 24, "num_heads": 2}
@@ -88,7 +88,7 @@ def test_another_model_is_refused():
 
 def test_running_statistics_come_along(tmp_path):
     path = families.write("efficientnet_timm_tf", tmp_path)
-    held = published.load(str(path)).recipe["model"]
+    held = reading.load(str(path)).recipe["model"]
     fields = {name: held[name] for name in ("stages", "stem_channels", "top_channels")}
     model, variables = vitax.create_model("tf_efficientnet_b0", checkpoint=str(path), image_size=(33, 48), **fields)
     want = families.outputs("efficientnet_timm_tf")
@@ -100,13 +100,13 @@ def test_running_statistics_come_along(tmp_path):
 
 def test_a_workdir_with_a_grid_that_is_no_square(tmp_path, tiny):
     config = tiny(data__image_size=(8, 16), data__num_classes=5, model__mlp_dim=24, model__width=16)
-    held = published.load(TIMM).params
+    held = reading.load(TIMM).params
     positions = held["pos_embedding"][:, :9]  # as of 2 x 4 patches
     params = nested({**held, "pos_embedding": positions})
     store = Store(tmp_path / "run" / "checkpoints")
     store.save(1, TrainState(jnp.int32(1), params, {}, (), {}), {"recipe": config, "versions": {}, "class_names": None})
     store.close()
-    found = published.read(str(tmp_path / "run")).whole()
+    found = reading.read(str(tmp_path / "run")).whole()
     assert found.grid == (2, 4)
     model, variables = small(str(tmp_path / "run"), image_size=(16, 8))
     assert (model.num_classes, model.dropout, model.gelu) == (5, 0.1, "tanh")
@@ -127,7 +127,7 @@ def test_a_published_file_teaches(name, tmp_path, tiny, capsys):
     state = teacher.load(built.config["objective"], program, program.abstract_state)
     images = jax.random.uniform(jax.random.key(0), (2, 16, 16, 3), minval=-1.0)
     have = quick(program.objective.teacher_logits)(state.constants["teacher"], images)
-    found = published.load(path)
+    found = reading.load(path)
     scaled = ((np.asarray(images) * 0.5 + 0.5) - np.asarray(taught["mean"])) / np.asarray(taught["std"])
     if name in FILES:
         assert "teacher: resampled: pos_embedding [1, 10, 16] -> [1, 17, 16]" in capsys.readouterr().err

@@ -15,13 +15,14 @@ from PIL import Image
 
 from tests.images import shapes
 from tests.published import FILES, TOLERANCE, apply, error, outputs
-from vitax import finetune, infer, published, publishing, run
+from vitax import finetune, infer, run
 from vitax.__main__ import main
 from vitax.checkpoint import files
 from vitax.construct import construct
 from vitax.core.errors import UserError
-from vitax.fitting import Fit
 from vitax.models.table import MODELS
+from vitax.weights import reading, writing
+from vitax.weights.fitting import Fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +35,7 @@ def test_every_family_is_there():
 @pytest.mark.parametrize("name", FILES)
 def test_outputs_equal_those_of_the_library(name):
     want = outputs(name)
-    found = published.load(str(FILES[name])).whole()
+    found = reading.load(str(FILES[name])).whole()
     have = apply(found, want["image"])
     assert error(have.features, want["features"]) <= TOLERANCE
     assert ("logits" in want) == (have.logits is not None)
@@ -46,12 +47,12 @@ def test_outputs_equal_those_of_the_library(name):
 def test_outputs_on_larger_images_equal_those_of_the_library(name):
     # Each library resamples positions in its own way: antialiased bicubic and bicubic.
     want = outputs(name)
-    found = published.load(str(FILES[name]))
+    found = reading.load(str(FILES[name]))
     size = want["large_image"].shape[1:3]
     model = construct(MODELS, found.recipe["model"], "model")
     fit = Fit(model, size, True, found.grid, found.positions, found.patches)
     table = fit.position_table(found.params["pos_embedding"], (1, 26, 16))
-    larger = published.dataclasses.replace(found, params={**found.params, "pos_embedding": table})
+    larger = reading.dataclasses.replace(found, params={**found.params, "pos_embedding": table})
     have = apply(larger, want["large_image"])
     assert error(have.logits, want["large_logits"]) <= TOLERANCE
 
@@ -73,7 +74,7 @@ def test_outputs_on_larger_images_equal_those_of_the_library(name):
 def test_an_export_is_the_file_it_came_from(tmp_path, name, to):
     pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
     target = tmp_path / ("out.npz" if to == "npz" else "out")
-    publishing.run(str(FILES[name]), target, to)
+    writing.run(str(FILES[name]), target, to)
     have, want = files.read(str(target)), files.read(str(FILES[name]))
     # Left out on the way here and said so: DINOv2's head of two tokens and its mask token.
     strip = {"hf_dinov2": "dinov2."}.get(name, "")
@@ -102,9 +103,9 @@ def test_every_layout_reads_back_as_the_same_model(tmp_path, name):
         ("vitax", tmp_path / "w.safetensors"),
         ("timm", tmp_path / "timm"),
     ):
-        publishing.run(str(FILES[name]), target, to)
-        found = published.load(str(target)).whole()
-        before = published.load(str(FILES[name])).recipe
+        writing.run(str(FILES[name]), target, to)
+        found = reading.load(str(target)).whole()
+        before = reading.load(str(FILES[name])).recipe
         assert found.recipe["model"]["gelu"] == before["model"]["gelu"]
         assert tuple(found.recipe["objective"]["mean"]) == before["objective"]["mean"]
         assert [op["kind"] for op in found.recipe["data"]["ops"]] == [op["kind"] for op in before["data"]["ops"]]
@@ -126,7 +127,7 @@ def test_every_layout_reads_back_as_the_same_model(tmp_path, name):
 )
 def test_what_a_layout_cannot_hold_is_an_error(tmp_path, name, to, target, message):
     with pytest.raises(UserError, match=message):
-        publishing.run(str(FILES[name]), tmp_path / target, to)
+        writing.run(str(FILES[name]), tmp_path / target, to)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +147,7 @@ def test_predict_and_features_from_published_files(tmp_path, capsys):
     assert {guess["label"] for guess in row["topk"]} == {f"kind {i}" for i in range(5)}
     assert "Hugging Face ViT, 40 arrays matched" in told.err
     assert "norm_eps 1e-12" in told.err
-    found = published.load(str(file))
+    found = reading.load(str(file))
     pixels = (np.asarray(Image.open(photo), np.float32)[None] / 255 - 0.5) / 0.5
     want = apply(found, pixels)
     with np.load(features) as saved:
@@ -173,7 +174,7 @@ def test_a_file_of_grey_images_is_scaled_as_grey(tmp_path, capsys):
 
 
 def test_an_npz_says_that_it_has_no_class_names(tmp_path):
-    row = publishing.run(str(FILES["hf_vit"]), tmp_path / "w.npz", "npz")
+    row = writing.run(str(FILES["hf_vit"]), tmp_path / "w.npz", "npz")
     assert any(line.startswith("class names: left out") for line in row["lines"])
 
 
@@ -211,7 +212,7 @@ def test_fine_tuning_starts_from_a_published_file(tmp_path, capsys):
 
 
 def test_another_size_crops_the_same_part_of_the_image():
-    old = published.load(str(FILES["hf_deit"]))
+    old = reading.load(str(FILES["hf_deit"]))
     sizes = {}
     for size in (None, 24):
         overrides = [f"--config.data.image_size={size}"] if size else []
@@ -245,7 +246,7 @@ def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
     assert told["examples"] == 15
     paths = [tmp_path / "images" / "val" / f"n{label}" / f"{k}.png" for label in range(5) for k in range(3)]
     pixels = np.stack([np.asarray(Image.open(path), np.float32) for path in paths]) / 127.5 - 1
-    guesses = np.asarray(apply(published.load(file), pixels).logits).argmax(1)
+    guesses = np.asarray(apply(reading.load(file), pixels).logits).argmax(1)
     assert told["metrics"]["val/accuracy"] == pytest.approx((guesses == np.arange(15) // 3).mean())
     assert main(["eval", "--checkpoint", file, "--data", str(tmp_path / "images" / "val" / "n0")]) == 2
     assert main(["eval", "--checkpoint", file]) == 2
@@ -253,15 +254,15 @@ def test_evaluation_on_class_folders(tmp_path, capsys, monkeypatch):
 
 
 def test_a_warm_start_says_which_settings_differ():
-    found = published.load(str(FILES["timm_deit"]))
+    found = reading.load(str(FILES["timm_deit"]))
     recipe = {"model": {"gelu": "tanh", "pool": "gap"}, "objective": {}}
-    assert published.differences(found, recipe) == [
+    assert reading.differences(found, recipe) == [
         "model.gelu: the weights were trained with erf, the recipe has tanh",
         "model.pool: the weights were trained with tok, the recipe has gap",
         "objective.mean: the weights were trained with (0.485, 0.456, 0.406), the recipe has (0.5,)",
         "objective.std: the weights were trained with (0.229, 0.224, 0.225), the recipe has (0.5,)",
     ]
-    assert published.differences(found, found.recipe) == []
+    assert reading.differences(found, found.recipe) == []
 
 
 @pytest.mark.torch
@@ -275,7 +276,7 @@ def test_timm_and_transformers_load_what_is_exported(tmp_path, monkeypatch):
         for to in ("npz",) if name.startswith("google") else ("timm", "hf"):
             target = tmp_path / f"{name}_{to}{'.npz' * (to == 'npz')}"
             try:
-                publishing.run(str(path), target, to)
+                writing.run(str(path), target, to)
             except UserError:
                 continue  # what it cannot hold is tested above
             errors = script.check(to, target, outputs(name))

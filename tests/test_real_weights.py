@@ -13,11 +13,11 @@ import pytest
 
 from scripts.make_real_golden import EMBEDDED, OUT, SENTENCES, images
 from tests.published import TOLERANCE, error, nested
-from vitax import published
 from vitax.__main__ import main
 from vitax.construct import construct
 from vitax.layers.embed import resample_positions
 from vitax.models.table import MODELS
+from vitax.weights import reading
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def golden(name):
 
 def test_vit_s_14_embeds_as_in_its_graph():
     x, want = golden("vit_s_focus")
-    found = published.load(f"{weights('vit_s_focus')}:backbone").whole()
+    found = reading.load(f"{weights('vit_s_focus')}:backbone").whole()
     assert found.image_size == (518, 518)
     assert found.positions == "bicubic"
     patches = resample_positions(found.params["pos_embedding"], found.grid, (16, 16), "bicubic")
@@ -52,7 +52,7 @@ def test_vit_s_14_embeds_as_in_its_graph():
 
 def test_efficientnet_lite0_classifies_as_its_program():
     x, want = golden("efficientnet_lite0")
-    found = published.load(str(weights("efficientnet_lite0"))).whole()
+    found = reading.load(str(weights("efficientnet_lite0"))).whole()
     model = found.recipe["model"]
     assert (model["activation"], model["squeeze"], model["num_classes"]) == ("relu6", 0.0, 1000)
     tree = nested(found.params)

@@ -5,7 +5,7 @@ import pytest
 
 from vitax import recipe
 from vitax.core.errors import UserError
-from vitax.data_kinds import evaluator_data
+from vitax.specs.kinds import evaluator_data
 
 
 def with_change(config, path, value):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vitax import arguments, data_spec, recipe, text_spec
+from vitax import arguments, recipe
+from vitax.specs import images, text
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "python scripts/make_reference.py"
@@ -56,7 +57,7 @@ def test_fields_that_come_from_elsewhere_are_those_that_the_recipe_gives(referen
         return construct
 
     build = recipe.construct
-    for module, suffix in ((recipe, ""), (data_spec, ""), (text_spec, " (text)")):
+    for module, suffix in ((recipe, ""), (images, ""), (text, " (text)")):
         monkeypatch.setattr(module, "construct", record(suffix))
     for checked in (recipe.build(tiny(evaluators=None)), recipe.load("gpt_shakespeare")):
         checked.objective()

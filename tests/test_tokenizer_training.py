@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from vitax import data_kinds, recipe, run, tokenizer_training
+from vitax import recipe, run, tokenizer_training
 from vitax.__main__ import main
 from vitax.data.tokenizers import BPE, WordPiece
+from vitax.specs import kinds
 
 TEXT = "the cat sat on the mat, the bat sat on the hat; caf\u00e9 na\u00efve\n" * 20
 
@@ -95,7 +96,7 @@ def test_a_recipes_text_is_its_training_split(tmp_path, text, capsys):
 def test_every_kind_of_text_gives_its_documents(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "completion": "b"}')
-    data = data_kinds.build({"source": source | {"split": "[:3]"}, "num_examples": 1, "length": 64})
+    data = kinds.build({"source": source | {"split": "[:3]"}, "num_examples": 1, "length": 64})
     assert all(tokenizer_training.of_recipe(data, "x"))
 
 

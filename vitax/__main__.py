@@ -253,7 +253,8 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _convert(args: argparse.Namespace, rest: list[str]) -> int:
     on_the_host()
-    from vitax import config_files, published, publishing
+    from vitax import config_files
+    from vitax.weights import reading, writing
 
     overrides = config_files.parse_overrides(rest)
     for key, _ in overrides:
@@ -261,8 +262,8 @@ def _convert(args: argparse.Namespace, rest: list[str]) -> int:
             raise UserError(
                 f"convert: --config.{key}: only --config.data.image_size=(HEIGHT,WIDTH) means something here."
             )
-    row = publishing.run(args.source, args.target, args.to, published.stated_size(overrides))
-    show(args, row, publishing.lines(row))
+    row = writing.run(args.source, args.target, args.to, reading.stated_size(overrides))
+    show(args, row, writing.lines(row))
     return EXIT_DONE
 
 

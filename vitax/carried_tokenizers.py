@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitax import data_kinds
 from vitax.checkpoint import store, warm_start
 from vitax.construct import construct
 from vitax.core.errors import UserError
 from vitax.data.step_indexed import difference
 from vitax.data.tokenizers import TOKENIZERS
+from vitax.specs import kinds
 
 # field of ``data`` -> {"files": name -> base64 of zlib, "fingerprint"}
 Packed = Mapping[str, Mapping[str, Any]]
@@ -112,7 +112,7 @@ def check_weights(recipe: Any, data: Mapping[str, Any]) -> None:
     Raises:
       UserError: says how to mend it.
     """
-    theirs = data_kinds.build(data)
+    theirs = kinds.build(data)
     if recipe.data.size is not None or theirs.size is not None:
         return
     own, before = recipe.data.build_tokenizer(), theirs.build_tokenizer()

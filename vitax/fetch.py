@@ -18,7 +18,7 @@ from typing import Any
 
 from vitax.core.environment import weight_cache
 from vitax.core.errors import RunError, UserError
-from vitax.published_files import Remote, locate
+from vitax.weights.addresses import Remote, locate
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT = 30.0
@@ -31,7 +31,7 @@ def fetch(name: str, cache: Path | None = None, progress: Progress | None = None
     """The local path of a published weight file, brought if it is not there.
 
     Args:
-      name: see ``published_files.GRAMMAR``.
+      name: see ``weights.addresses.GRAMMAR``.
       cache: folder for files; ``VITAX_WEIGHTS``, else below the user's cache folder.
       progress: called with (file, bytes so far, bytes in all or None).
 

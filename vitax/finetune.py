@@ -36,7 +36,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vitax import config_files, own_data, published, recipe
+from vitax import config_files, own_data, recipe
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
 from vitax.construct import check
@@ -45,6 +45,7 @@ from vitax.own_data import OwnData
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.workdir import read_json
+from vitax.weights import reading
 
 LR_TIMES_WIDTH, MOST_BATCH, LEAST_BATCH, BATCHES_AN_EPOCH = 0.1, 512, 32, 8
 DEEP, LAYER_DECAY = 12, 0.75
@@ -133,7 +134,7 @@ def _stored_recipe(
 ) -> dict[str, Any]:
     try:
         if is_weight_file(checkpoint):
-            return published.load(checkpoint, published.stated_size(overrides)).recipe
+            return reading.load(checkpoint, reading.stated_size(overrides)).recipe
         directory, step = warm_start.find(checkpoint)
     except UserError as error:
         if workdir is not None and _begun(workdir):

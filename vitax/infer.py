@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from vitax import carried_tokenizers, config_files, own_data, published, run
+from vitax import carried_tokenizers, config_files, own_data, run
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
@@ -18,6 +18,7 @@ from vitax.data import labelled
 from vitax.recipe import Recipe
 from vitax.train import terminal
 from vitax.train.program import Program
+from vitax.weights import reading
 
 
 def load(
@@ -57,8 +58,8 @@ def _load_published(
     checkpoint: str, pairs: Sequence[tuple[str, str]], data: str | None
 ) -> tuple[Recipe, Program, TrainState, dict[str, Any]]:
     """``load`` of a weight file: whole or not at all; another image size resamples the positions."""
-    size = published.stated_size(pairs)
-    found = published.load(checkpoint, size).whole()
+    size = reading.stated_size(pairs)
+    found = reading.load(checkpoint, size).whole()
     if found.recipe["model"].get("head") == "none":
         raise UserError(
             f"{checkpoint}: a BERT without a head gives embeddings alone: vitax predict --text TEXT --features F.npz."

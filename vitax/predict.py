@@ -22,10 +22,10 @@ from vitax.core.types import ModelOutput, TrainState
 from vitax.data.folder import SUFFIXES
 from vitax.data.image_files import load_image
 from vitax.data.image_ops import OPS
-from vitax.data_kinds import evaluator_data
-from vitax.data_spec import DataSpec
 from vitax.evaluators.classification import make_forward
 from vitax.recipe import Recipe
+from vitax.specs.images import DataSpec
+from vitax.specs.kinds import evaluator_data
 from vitax.train.program import Program
 
 FORMATS = ("text", "json", "jsonl", "csv")

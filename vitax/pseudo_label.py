@@ -21,10 +21,10 @@ from vitax import infer
 from vitax.checkpoint import digest
 from vitax.core.errors import UserError
 from vitax.data import pseudo_labels
-from vitax.data_kinds import evaluator_data
-from vitax.data_spec import DataSpec
 from vitax.evaluators.classification import predictions
 from vitax.recipe import Recipe
+from vitax.specs.images import DataSpec
+from vitax.specs.kinds import evaluator_data
 
 
 def write(checkpoint: str, student: Recipe) -> list[dict[str, Any]]:

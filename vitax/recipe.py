@@ -14,14 +14,13 @@ from typing import Any, Literal
 import jax
 from ml_collections import ConfigDict
 
-from vitax import config_files, data_kinds, teacher
+from vitax import config_files, teacher
 from vitax.construct import call, check, construct, fields_of
 from vitax.core.bounds import NotNegative, Positive
 from vitax.core.durations import Duration
 from vitax.core.errors import UserError, pick, suggest
 from vitax.core.types import DataSource, Evaluator
 from vitax.cost import chips, flops
-from vitax.data_kinds import evaluator_data
 from vitax.evaluators.any_of import AnyOfEvaluator
 from vitax.evaluators.bleu import BleuEvaluator
 from vitax.evaluators.classification import ClassificationEvaluator
@@ -40,6 +39,8 @@ from vitax.optim.optimizers import OPTIMIZERS
 from vitax.optim.schedules import SCHEDULES
 from vitax.parallel.mesh import MeshSpec, build_mesh
 from vitax.parallel.rules import Rules, unbox
+from vitax.specs import kinds
+from vitax.specs.kinds import evaluator_data
 from vitax.train.program import Program
 
 OBJECTIVES = {
@@ -136,7 +137,7 @@ class Recipe:
 
     Attributes:
       config: the resolved plain data.
-      data: of the class that its source decides (``data_kinds``).
+      data: of the class that its source decides (``specs.kinds``).
       optimizer, schedule, mesh_spec, rules, checkpoint, log, init_from: typed parts.
       duration: the length as given; ``total_steps`` has it in steps.
       evaluators: name -> (spec, duration between evaluations).
@@ -345,7 +346,7 @@ def build(config: ConfigDict | Mapping[str, Any], name: str = "") -> Recipe:
     dtype_of(plain, "cpu")
     recipe = Recipe(
         config=plain,
-        data=data_kinds.build(plain["data"]),
+        data=kinds.build(plain["data"]),
         optimizer=construct(OPTIMIZERS, plain["optimizer"], "optimizer"),
         schedule=construct(SCHEDULES, plain["schedule"], "schedule"),
         duration=duration,
@@ -372,7 +373,7 @@ def _check(recipe: Recipe) -> None:
     """Builds everything that needs neither device nor data, so that errors come early."""
     if recipe.total_steps < 1:
         raise UserError(f"duration: {dict(recipe.config['duration'])} is less than one step.")
-    data_kinds.check(recipe.config, {"model": MODELS, "objective": OBJECTIVES, "evaluators": EVALUATORS})
+    kinds.check(recipe.config, {"model": MODELS, "objective": OBJECTIVES, "evaluators": EVALUATORS})
     recipe.optimizer.make(recipe.learning_rate, recipe.abstract_params)
     objective, channels = recipe.objective(), getattr(recipe.data, "channels", 0)
     for name in ("mean", "std"):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import vitax
-from vitax import carried_tokenizers, published, teacher
+from vitax import carried_tokenizers, teacher
 from vitax import recipe as recipes
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
@@ -22,7 +22,6 @@ from vitax.core.errors import UserError
 from vitax.core.types import TrainState
 from vitax.cost import topology
 from vitax.data.step_indexed import StepIndexed, difference
-from vitax.fitting import Fit, stored_grid
 from vitax.parallel import hosts
 from vitax.parallel.rules import replicated
 from vitax.recipe import Recipe
@@ -30,6 +29,8 @@ from vitax.train import loop, terminal
 from vitax.train.clock import Clock
 from vitax.train.program import Program
 from vitax.train.workdir import read_json, write_json
+from vitax.weights import reading
+from vitax.weights.fitting import Fit, stored_grid
 
 log = logging.getLogger("vitax")
 
@@ -75,7 +76,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
     check_data(recipe)
     if recipe.init_from is not None and not store.steps_in(workdir / "checkpoints"):
         if is_weight_file(recipe.init_from.checkpoint):
-            found = published.load(recipe.init_from.checkpoint, recipe.data.size)
+            found = reading.load(recipe.init_from.checkpoint, recipe.data.size)
             carried_tokenizers.check_weights(recipe, found.recipe["data"])
         else:
             carried_tokenizers.check_start(
@@ -214,8 +215,8 @@ def _start(recipe: Recipe, program: Program) -> tuple[str, Mapping[str, Any], Fi
     checkpoint, asked = recipe.init_from.checkpoint, recipe.init_from.positions
     model, size = recipe.model(), recipe.data.size
     if is_weight_file(checkpoint):
-        found = published.load(checkpoint, size)
-        lines = [*found.lines, *(f"Warning: {line}" for line in published.differences(found, recipe.config))]
+        found = reading.load(checkpoint, size)
+        lines = [*found.lines, *(f"Warning: {line}" for line in reading.differences(found, recipe.config))]
         for line in lines if jax.process_index() == 0 else ():
             terminal.console().print(line, markup=False)
         return f"{checkpoint} ({found.title})", found.params, found.fit(model, size, asked)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 
-from vitax import published
 from vitax.checkpoint import store, warm_start
 from vitax.checkpoint.files import is_weight_file
 from vitax.construct import construct, fields_of
@@ -16,6 +15,7 @@ from vitax.models.table import MODELS
 from vitax.objectives.distill import TEACHER, Teacher
 from vitax.train import terminal
 from vitax.train.program import Program
+from vitax.weights import reading
 
 FIELDS = ("checkpoint", "model", "mean", "std")
 
@@ -45,7 +45,7 @@ def resolve(objective: Mapping[str, Any]) -> dict[str, Any]:
     if not stated.get("checkpoint"):
         raise UserError(f"{where}: missing. Give a workdir or a published weight file.")
     if is_weight_file(stated["checkpoint"]):
-        taught = published.load(stated["checkpoint"]).whole().recipe
+        taught = reading.load(stated["checkpoint"]).whole().recipe
     else:
         directory, step = warm_start.find(stated["checkpoint"], where)
         taught = store.read_metadata(directory, step)[0]["recipe"]
@@ -107,7 +107,7 @@ def load(objective: Mapping[str, Any], program: Program, state: TrainState) -> T
 def _published(checkpoint: str, program: Program, like: Any) -> Any:
     """Variables of a published teacher, its positions and patches made to fit the student's images."""
     height, width = program.batch_spec["image"].shape[1:3]
-    found = published.load(checkpoint, (height, width)).whole()
+    found = reading.load(checkpoint, (height, width)).whole()
     objective: Any = program.objective
     fit = found.fit(objective.teacher.model, (height, width))
     placed, placement = warm_start.place(like, found.params, (), fit.table())

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vitax import config_files, published, recipe, run
+from vitax import config_files, recipe, run
 from vitax.checkpoint.files import is_weight_file
 from vitax.construct import construct
 from vitax.core.errors import UserError
@@ -19,8 +19,9 @@ from vitax.core.types import ModelOutput
 from vitax.data.labelled_text_pipeline import padded
 from vitax.data.tokenizers import TOKENIZERS, WordPiece
 from vitax.models.table import MODELS
-from vitax.published import RUN_FIELDS, Published
 from vitax.train import terminal
+from vitax.weights import reading
+from vitax.weights.reading import RUN_FIELDS, Published
 
 _SMALLEST = 16
 # Parts of a recipe that are read here, and may be overridden.
@@ -56,7 +57,7 @@ class TextModel:
           UserError: no such checkpoint, no BERT, one without its tokenizer, or an override
             that nothing reads.
         """
-        found = published.read(checkpoint).whole()
+        found = reading.read(checkpoint).whole()
         kind = found.recipe["model"]["kind"]
         if kind != "bert":
             takes = "image files" if found.image_size is not None else "a prompt (vitax generate --prompt TEXT)"

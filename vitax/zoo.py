@@ -203,7 +203,7 @@ def create_model(
     found = resolve(name)
     own = table.published()[found.published]
     if checkpoint is not None:
-        from vitax import pretrained
+        from vitax.weights import pretrained
 
         if abstract:
             raise UserError("create_model: abstract has no arrays, so leave checkpoint out.")

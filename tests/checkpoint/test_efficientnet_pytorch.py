@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from tests.published import FILES
-from vitax import published
 from vitax.checkpoint import convert, files, weight_writer
 from vitax.checkpoint.names.efficientnet_pytorch import LAYOUT
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.models.efficientnet import EfficientNet
 from vitax.parallel.rules import unbox
+from vitax.weights import reading
 
 
 def ours(**fields):
@@ -44,7 +44,7 @@ def test_blocks_in_a_row_become_stages(tmp_path, fields, activation):
     assert theirs["_blocks.2._expand_conv.weight"].shape == (96, 16, 1, 1)
     assert ("_blocks.0._se_reduce.weight" in theirs) == (activation == "silu")
     weight_writer.write(tmp_path / "w.npz", theirs.items(), {})
-    found = published.load(str(tmp_path / "w.npz")).whole()
+    found = reading.load(str(tmp_path / "w.npz")).whole()
     assert found.params.keys() == want.keys()
     for name, value in want.items():
         np.testing.assert_array_equal(found.params[name], value, err_msg=name)
@@ -57,7 +57,7 @@ def test_blocks_in_a_row_become_stages(tmp_path, fields, activation):
 
 def test_a_part_that_fits_is_named(tmp_path):
     source = FILES["hf_dinov2"]
-    found = published.load(str(source))
+    found = reading.load(str(source))
     arrays = files.read(str(source)).arrays
     inner = {f"model.backbone.{n.removeprefix('dinov2.')}": x for n, x in arrays.items()}
     held = inner | {"model.decoder.weight": np.zeros(2)}
@@ -65,8 +65,8 @@ def test_a_part_that_fits_is_named(tmp_path):
     for beside in source.parent.glob("*config.json"):
         shutil.copy(beside, tmp_path)
     with pytest.raises(UserError, match=r'with "model.backbone." in front. Name that part: .*w.npz:model.backbone$'):
-        published.load(str(tmp_path / "w.npz"))
-    part = published.load(f"{tmp_path}/w.npz:model.backbone")
+        reading.load(str(tmp_path / "w.npz"))
+    part = reading.load(f"{tmp_path}/w.npz:model.backbone")
     assert any("1 arrays outside of model.backbone." in line for line in part.lines)
     for name in part.params.keys() - {"head/kernel", "head/bias"}:
         np.testing.assert_array_equal(part.params[name], found.params[name])
@@ -75,4 +75,4 @@ def test_a_part_that_fits_is_named(tmp_path):
 def test_a_file_of_which_nothing_is_known(tmp_path):
     np.savez(tmp_path / "w.npz", a=np.zeros(1))
     with pytest.raises(UserError, match="No layout has any of its names. Unknown names"):
-        published.load(str(tmp_path / "w.npz"))
+        reading.load(str(tmp_path / "w.npz"))

@@ -13,13 +13,14 @@ import pytest
 
 from scripts import seeded_weights
 from tests.families import GOLDEN, NAMES, TOLERANCE, apply, error, image, names_of, outputs, write
-from vitax import published, published_bit, published_efficientnet, publishing, zoo
+from vitax import zoo
 from vitax.checkpoint import files
 from vitax.checkpoint.names import bit, efficientnet
 from vitax.checkpoint.names.layout import Constants
 from vitax.core import tree
 from vitax.core.errors import UserError
 from vitax.models import efficientnet_sizes
+from vitax.weights import reading, reading_bit, reading_efficientnet, writing
 
 # timm reads Google's files into models that compute as torch ports do.
 AS_TORCH = {
@@ -54,7 +55,7 @@ def test_every_library_is_there():
 def test_outputs_equal_those_of_the_library(name, written):
     want = outputs(name)
     size = tuple(int(n) for n in want["size"])
-    found = published.load(str(written[name]), size).whole()
+    found = reading.load(str(written[name]), size).whole()
     have = apply(found, image(name), **AS_TORCH.get(name, {}))
     assert error(have.features, want["features"]) <= TOLERANCE
     assert error(have.logits, want["logits"]) <= TOLERANCE
@@ -67,7 +68,7 @@ def test_written_back_it_is_the_same_file(name, written, tmp_path):
     else:
         pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
         target = tmp_path / "back"
-    publishing.run(str(written[name]), target, OWN.get(name, "timm"))
+    writing.run(str(written[name]), target, OWN.get(name, "timm"))
     want, have = files.read(str(written[name])).arrays, files.read(str(target)).arrays
     assert have.keys() == want.keys()
     for key, value in want.items():
@@ -108,7 +109,7 @@ NUMERICS = {
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "hybrid_timm_root"])
 def test_numerics_come_with_the_layout_and_are_said(name, written):
-    found = published.load(str(written[name]))
+    found = reading.load(str(written[name]))
     assert {key: found.recipe["model"][key] for key in NUMERICS[name]} == NUMERICS[name]
     for key, value in NUMERICS[name].items():
         assert said(found, f"{key} {value}"), key
@@ -127,7 +128,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_fields_come_of_shapes(name, written):
-    found = published.load(str(written[name]))
+    found = reading.load(str(written[name]))
     assert {key: found.recipe["model"][key] for key in SHAPES[name]} == SHAPES[name]
     assert found.grid == {"hybrid_timm": (4, 6), "hybrid_timm_root": (2, 1)}.get(name)
 
@@ -136,7 +137,7 @@ def test_fields_come_of_shapes(name, written):
 def test_the_published_sizes_are_known_by_their_shapes(size):
     _, variables = zoo.create_model(f"EfficientNet-{size}", abstract=True, unroll=False)
     arrays = dict(tree.named_leaves(variables["params"]))
-    model = published_efficientnet.shape(efficientnet.TIMM, Constants(), arrays, None).model
+    model = reading_efficientnet.shape(efficientnet.TIMM, Constants(), arrays, None).model
     assert {name: model[name] for name in ("width_factor", "depth_factor")} == efficientnet_sizes.fields(size)
     assert (model["squeeze"], model["num_classes"]) == (0.25, 1000)
     assert "stages" not in model
@@ -145,7 +146,7 @@ def test_the_published_sizes_are_known_by_their_shapes(size):
 def test_widths_of_bit_are_factors_of_its_root():
     _, variables = zoo.create_model("BiT-M-R50x3", abstract=True, unroll=False)
     arrays = dict(tree.named_leaves(variables["params"]))
-    model = published_bit.shape(bit.TIMM, Constants(), arrays, None).model
+    model = reading_bit.shape(bit.TIMM, Constants(), arrays, None).model
     assert (model["blocks"], model["width_factor"], model["root_width"]) == ((3, 4, 6, 3), 3, 64)
 
 
@@ -156,9 +157,7 @@ def test_layers_that_tensorflow_counted(written, tmp_path):
     }
     assert any("standardized_conv2d_" in name for name in arrays)
     np.savez(tmp_path / "counted.npz", **arrays)
-    have, want = (
-        published.load(str(path)).whole().params for path in (tmp_path / "counted.npz", written["bit_google"])
-    )
+    have, want = (reading.load(str(path)).whole().params for path in (tmp_path / "counted.npz", written["bit_google"]))
     assert have.keys() == want.keys()
     for name, value in want.items():
         np.testing.assert_array_equal(have[name], value)
@@ -168,13 +167,13 @@ def test_layers_that_tensorflow_counted(written, tmp_path):
 def test_a_name_says_which_images_a_google_bit_was_tuned_on(written, tmp_path):
     tuned = tmp_path / "BiT-M-R50x1-ILSVRC2012.npz"
     tuned.write_bytes(written["bit_google"].read_bytes())
-    assert published.load(str(tuned)).image_size == (480, 480)
-    assert published.load(str(written["bit_google"])).image_size == (224, 224)
-    assert published.load(str(tuned), (64, 96)).image_size == (64, 96)
+    assert reading.load(str(tuned)).image_size == (480, 480)
+    assert reading.load(str(written["bit_google"])).image_size == (224, 224)
+    assert reading.load(str(tuned), (64, 96)).image_size == (64, 96)
 
 
 def test_running_statistics_lie_beside_the_parameters(written):
-    found = published.load(str(written["efficientnet_timm_tf"]))
+    found = reading.load(str(written["efficientnet_timm_tf"]))
     arrays = files.read(str(written["efficientnet_timm_tf"])).arrays
     np.testing.assert_array_equal(found.params["batch_stats/top/norm/var"], arrays["bn2.running_var"])
     np.testing.assert_array_equal(
@@ -186,12 +185,12 @@ def test_running_statistics_lie_beside_the_parameters(written):
 
 def test_whether_tensorflow_trained_it_is_in_the_name_alone(tmp_path):
     alone = write("efficientnet_timm_ported", tmp_path / "alone", beside=False)
-    found = published.load(str(alone))
+    found = reading.load(str(alone))
     assert found.recipe["model"]["padding"] == "same"
     assert said(found, "taken as TensorFlow's; PyTorch's want --config.model.padding=symmetric")
     for name, padding in (("efficientnet_b0.ra_in1k", "symmetric"), ("tf_efficientnet_b0.ns_jft_in1k", "same")):
         named = alone.rename(tmp_path / f"{name}.safetensors")
-        found = published.load(str(named))
+        found = reading.load(str(named))
         assert (found.recipe["model"]["padding"], found.image_size) == (padding, (224, 224))
         assert not said(found, "taken as")
         alone = named
@@ -199,29 +198,29 @@ def test_whether_tensorflow_trained_it_is_in_the_name_alone(tmp_path):
 
 def test_the_wrong_padding_is_seen(written):
     want = outputs("efficientnet_timm_ported")
-    found = published.load(str(written["efficientnet_timm_ported"]))
+    found = reading.load(str(written["efficientnet_timm_ported"]))
     have = apply(found, image("efficientnet_timm_ported"), padding="same")
     assert error(have.logits, want["logits"]) > TOLERANCE
 
 
 def test_hugging_face_pads_as_tensorflow_for_even_sizes_alone(written, tmp_path):
-    found = published.load(str(written["efficientnet_hf"]))
+    found = reading.load(str(written["efficientnet_hf"]))
     assert not said(found, "pads otherwise")
     want = outputs("efficientnet_hf")["odd_logits"]
     assert error(apply(found, image("efficientnet_hf", "odd_")).logits, want) > TOLERANCE
     config = json.loads((written["efficientnet_hf"].parent / "config.json").read_text())
     other = write("efficientnet_hf", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 61}))
-    assert said(published.load(str(other)), "for images of 61x61 Hugging Face's own code pads otherwise")
+    assert said(reading.load(str(other)), "for images of 61x61 Hugging Face's own code pads otherwise")
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 60}))  # 60, 30, 15: odd in stage 3
-    assert said(published.load(str(other)), "for images of 60x60 Hugging Face's own code pads otherwise")
+    assert said(reading.load(str(other)), "for images of 60x60 Hugging Face's own code pads otherwise")
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 60, "depthwise_padding": [2]}))
-    assert not said(published.load(str(other)), "pads otherwise")
+    assert not said(reading.load(str(other)), "pads otherwise")
 
 
 def test_blocks_in_a_row_find_their_stages_without_a_configuration(written, tmp_path):
-    alone = published.load(str(write("efficientnet_hf", tmp_path, beside=False)))
-    with_config = published.load(str(written["efficientnet_hf"]))
+    alone = reading.load(str(write("efficientnet_hf", tmp_path, beside=False)))
+    with_config = reading.load(str(written["efficientnet_hf"]))
     assert alone.recipe["model"]["stages"] == with_config.recipe["model"]["stages"]
     assert alone.params.keys() == with_config.params.keys()
 
@@ -233,10 +232,10 @@ def test_a_residual_that_transformers_leaves_out_is_refused():
 
 
 def test_pixels_that_are_divided_twice(written):
-    objective = published.load(str(written["efficientnet_hf"])).recipe["objective"]
+    objective = reading.load(str(written["efficientnet_hf"])).recipe["objective"]
     np.testing.assert_allclose(objective["std"], (0.229, 0.224, 0.225), rtol=1e-5)
     assert objective["mean"] == (0.485, 0.456, 0.406)
-    assert said(published.load(str(written["efficientnet_hf"])), "divided by image_std a second time")
+    assert said(reading.load(str(written["efficientnet_hf"])), "divided by image_std a second time")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +250,7 @@ def test_other_scales_of_pixels(more, mean, std, tmp_path):
     path = write("efficientnet_hf", tmp_path)
     about = json.loads((tmp_path / "preprocessor_config.json").read_text()) | {"include_top": False} | more
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
-    objective = published.load(str(path)).recipe["objective"]
+    objective = reading.load(str(path)).recipe["objective"]
     np.testing.assert_allclose(objective["mean"], mean)
     np.testing.assert_allclose(objective["std"], std)
 
@@ -266,7 +265,7 @@ def test_other_scales_of_pixels(more, mean, std, tmp_path):
     ],
 )
 def test_images_come_with_the_file(name, size, ops, written):
-    found = published.load(str(written[name]))
+    found = reading.load(str(written[name]))
     op = found.recipe["data"]["ops"][1]
     assert found.image_size == size
     assert (op["kind"], op["method"], op.get("smaller")) == ops
@@ -286,7 +285,7 @@ def test_what_our_models_cannot_follow_is_refused(name, change, message, tmp_pat
     config = json.loads((tmp_path / "config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
-        published.load(str(path))
+        reading.load(str(path))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +302,7 @@ def test_what_our_models_cannot_follow_is_refused(name, change, message, tmp_pat
 def test_what_a_library_cannot_hold_is_refused(name, to, message, written, tmp_path):
     pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
     with pytest.raises(UserError, match=message):
-        publishing.run(str(written[name]), tmp_path / ("x.npz" if to == "npz" else "x"), to)
+        writing.run(str(written[name]), tmp_path / ("x.npz" if to == "npz" else "x"), to)
 
 
 @pytest.mark.parametrize(("name", "to"), [("bit_google", "hf"), ("bit_timm", "npz"), ("hybrid_timm", "npz")])
@@ -311,9 +310,9 @@ def test_from_one_library_to_another(name, to, written, tmp_path):
     pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
     target = tmp_path / ("x.npz" if to == "npz" else "x")
     size = tuple(int(n) for n in outputs(name)["size"])
-    row = publishing.run(f"{written[name]}", target, to)
-    there = published.load(str(target), size).whole()
-    for key, value in published.load(str(written[name]), size).params.items():
+    row = writing.run(f"{written[name]}", target, to)
+    there = reading.load(str(target), size).whole()
+    for key, value in reading.load(str(written[name]), size).params.items():
         np.testing.assert_array_equal(there.params[key], value)
     # What the other reader computes with is said.
     assert any("std_eps" in line and "its reader takes" in line for line in row["lines"])
@@ -321,8 +320,8 @@ def test_from_one_library_to_another(name, to, written, tmp_path):
 
 def test_statistics_go_through_our_own_files(written, tmp_path):
     target = tmp_path / "own.npz"
-    publishing.run(str(written["efficientnet_timm_tf"]), target, "vitax")
-    have, want = (published.load(str(p)) for p in (target, written["efficientnet_timm_tf"]))
+    writing.run(str(written["efficientnet_timm_tf"]), target, "vitax")
+    have, want = (reading.load(str(p)) for p in (target, written["efficientnet_timm_tf"]))
     assert have.params.keys() == want.params.keys()
     np.testing.assert_array_equal(have.params["batch_stats/stem/norm/var"], want.params["batch_stats/stem/norm/var"])
 
@@ -334,7 +333,7 @@ def test_nothing_is_left_out_in_silence(written, tmp_path):
     folder = write("efficientnet_hf", tmp_path).parent
     seeded_weights.write(folder / "model.safetensors", arrays)
     with pytest.raises(UserError) as caught:
-        published.load(str(folder)).whole()
+        reading.load(str(folder)).whole()
     assert "unexpected  efficientnet.encoder.blocks.5.gate.weight" in str(caught.value)
     assert "missing     stage_6/block_01/squeeze/bias" in str(caught.value)
 

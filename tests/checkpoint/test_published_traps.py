@@ -23,18 +23,18 @@ from tests.checkpoint.google_files import (
     scanned,
 )
 from tests.published import FILES, apply, error
-from vitax import published
 from vitax.__main__ import main
 from vitax.checkpoint.names import google
 from vitax.core.errors import UserError
-from vitax.fitting import Fit
 from vitax.models.vit import ViT
+from vitax.weights import reading
+from vitax.weights.fitting import Fit
 
 IMAGE = np.random.default_rng(9).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
 
 
 def logits(spec, image=IMAGE, **fields):
-    return apply(published.load(str(spec)).whole(), image, **fields).logits
+    return apply(reading.load(str(spec)).whole(), image, **fields).logits
 
 
 def said(found, text):
@@ -49,17 +49,17 @@ def plain(tmp_path):
 def test_heads_that_were_published_as_zeros_are_noticed(tmp_path, plain):
     arrays = original()
     arrays["head/kernel"] = np.zeros_like(arrays["head/kernel"])
-    assert said(published.load(save(tmp_path / "zero.npz", arrays)), "head: all zeros")
-    assert not said(published.load(plain), "zeros")
+    assert said(reading.load(save(tmp_path / "zero.npz", arrays)), "head: all zeros")
+    assert not said(reading.load(plain), "zeros")
 
 
 def test_pre_logits_has_a_tanh_and_goes_with_the_head(tmp_path):
     spec = save(tmp_path / "i21k.npz", original(pre_logits=True))
-    found = published.load(spec).whole()
+    found = reading.load(spec).whole()
     assert found.recipe["model"]["pre_logits"] is True
     features = apply(found, IMAGE).features
     without = {k: v for k, v in original(pre_logits=True).items() if not k.startswith("pre_logits")}
-    before = apply(published.load(save(tmp_path / "without.npz", without)).whole(), IMAGE).features
+    before = apply(reading.load(save(tmp_path / "without.npz", without)).whole(), IMAGE).features
     kernel, bias = (original(pre_logits=True)[f"pre_logits/{name}"] for name in ("kernel", "bias"))
     assert error(features, np.tanh(np.asarray(before) @ kernel + bias)) <= 1e-5
     from vitax.finetune import DROPPED
@@ -72,13 +72,13 @@ def test_pre_logits_has_a_tanh_and_goes_with_the_head(tmp_path):
 def test_the_position_of_cls_is_added_to_cls_where_it_has_no_slot(tmp_path, plain):
     other = save(tmp_path / "bv.npz", big_vision(original(LINEN)), "params/")
     assert error(logits(other), np.asarray(logits(plain))) <= 1e-5
-    found = published.load(other)
+    found = reading.load(other)
     assert not np.any(found.params["pos_embedding"][:, 0])
     assert said(found, "a slot of zeros for cls")
 
 
 def test_models_that_average_patches_take_no_slot_of_cls(plain):
-    found = published.load(plain)
+    found = reading.load(plain)
     model = ViT(width=WIDTH, depth=2, mlp_dim=12, num_heads=2, patch_size=PATCH, pool="gap")
     table = Fit(model, (SIZE, SIZE), True, found.grid).position_table(
         found.params["pos_embedding"], (1, GRID * GRID, WIDTH)
@@ -93,7 +93,7 @@ def test_models_that_average_patches_take_no_slot_of_cls(plain):
 
 def test_positions_of_google_files_are_resampled_as_scipy_does(plain):
     ndimage = pytest.importorskip("scipy.ndimage")
-    found = published.load(plain)
+    found = reading.load(plain)
     assert found.positions == "corner_linear"
     model = ViT(width=WIDTH, depth=2, mlp_dim=12, num_heads=2, patch_size=PATCH)
     fit = Fit(model, (5 * PATCH, 2 * PATCH), True, found.grid, found.positions)
@@ -107,8 +107,8 @@ def test_positions_of_google_files_are_resampled_as_scipy_does(plain):
 def test_grids_that_are_no_square(tmp_path):
     spec = save(tmp_path / "wide.npz", original(grid=(2, 5)))
     with pytest.raises(UserError, match=r"no square; give the size of the images with --config.data.image_size"):
-        published.load(spec)
-    found = published.load(spec, (2 * PATCH, 5 * PATCH)).whole()
+        reading.load(spec)
+    found = reading.load(spec, (2 * PATCH, 5 * PATCH)).whole()
     assert found.grid == (2, 5)
     size = f"--config.data.image_size=({2 * PATCH},{5 * PATCH})"
     assert main(["convert", spec, str(tmp_path / "again.npz"), "--to", "npz", size]) == 0
@@ -129,7 +129,7 @@ GELUS = {"google": "tanh", "timm": "erf", "hf": "erf"}
 @pytest.mark.parametrize("name", FILES)
 def test_epsilon_and_gelu_come_with_the_layout(name):
     # 1e-12 and 1e-6 differ by less than any tolerance sees.
-    model = published.load(str(FILES[name])).recipe["model"]
+    model = reading.load(str(FILES[name])).recipe["model"]
     assert model["norm_eps"] == next(v for k, v in EPSILONS.items() if name.startswith(k))
     wanted = next(v for k, v in GELUS.items() if name.startswith(k))
     assert model["gelu"] == ("tanh" if name == "hf_vit_model" else wanted)  # its config says gelu_new
@@ -142,12 +142,12 @@ def test_hugging_face_epsilon_without_a_config(tmp_path):
     arrays = {**read(str(FILES["hf_vit"])).arrays, "vit.layernorm.bias": np.zeros(16, np.float32)}
     weight_writer.write(tmp_path / "alone.npz", arrays.items(), {})
     with pytest.raises(UserError, match="width 16 is no multiple of 64; put its config.json beside it"):
-        published.load(str(tmp_path / "alone.npz"))
+        reading.load(str(tmp_path / "alone.npz"))
     (tmp_path / "config.json").write_text('{"num_attention_heads": 2}')
-    found = published.load(str(tmp_path / "alone.npz"))
+    found = reading.load(str(tmp_path / "alone.npz"))
     assert found.recipe["model"]["norm_eps"] == 1e-12
     (tmp_path / "config.json").write_text('{"num_attention_heads": 2, "layer_norm_eps": 1e-6}')
-    assert published.load(str(tmp_path / "alone.npz")).recipe["model"]["norm_eps"] == 1e-6
+    assert reading.load(str(tmp_path / "alone.npz")).recipe["model"]["norm_eps"] == 1e-6
 
 
 def test_the_wrong_gelu_would_be_seen(plain):
@@ -167,7 +167,7 @@ def test_the_wrong_gelu_would_be_seen(plain):
     ],
 )
 def test_pixels_and_resize_come_with_the_layout(name, mean, ops):
-    recipe = published.load(str(FILES[name])).recipe
+    recipe = reading.load(str(FILES[name])).recipe
     assert recipe["objective"]["mean"][0] == mean
     assert recipe["objective"]["std"][0] == {0.5: 0.5, 0.485: 0.229}[mean]
     assert [(op["kind"], op.get("method")) for op in recipe["data"]["ops"][1:]] == ops
@@ -190,7 +190,7 @@ def test_bfloat16_that_numpy_gives_back_without_a_type(tmp_path, plain):
     spec = save(tmp_path / "bf16.npz", arrays)
     with np.load(spec) as file:
         assert file["cls"].dtype == np.dtype("V2")
-    found = published.load(spec).whole()
+    found = reading.load(spec).whole()
     assert found.params["cls"].dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(found.params["embedding/kernel"], arrays["embedding/kernel"])
     assert error(apply(found, IMAGE).logits, np.asarray(logits(plain))) < 0.05
@@ -198,8 +198,8 @@ def test_bfloat16_that_numpy_gives_back_without_a_type(tmp_path, plain):
 
 def test_scanned_and_unrolled_trees_are_the_same_model(tmp_path):
     loop = big_vision(original(LINEN))
-    one = published.load(save(tmp_path / "loop.npz", loop, "params/")).whole()
-    other = published.load(save(tmp_path / "scan.npz", scanned(loop), "params/")).whole()
+    one = reading.load(save(tmp_path / "loop.npz", loop, "params/")).whole()
+    other = reading.load(save(tmp_path / "scan.npz", scanned(loop), "params/")).whole()
     assert other.title != one.title
     assert one.recipe == other.recipe
     assert one.params.keys() == other.params.keys()
@@ -218,7 +218,7 @@ def test_names_before_linen_and_after_and_scenics_head(tmp_path, plain):
 
 def test_augreg_names_spell_their_hyperparameters(tmp_path):
     name = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0--imagenet2012-steps_20k-lr_0.03-res_12"
-    found = published.load(save(tmp_path / f"{name}.npz", original()))
+    found = reading.load(save(tmp_path / f"{name}.npz", original()))
     # 0.1 is decoupled: lr times it, 1e-4, is what other code calls the weight decay.
     assert said(found, "weight decay 0.1 (times lr: 0.0001 a step)")
     assert said(found, "adapted to imagenet2012, 20k steps, lr 0.03, 12 px")
@@ -236,14 +236,14 @@ def test_augreg_names_spell_their_hyperparameters(tmp_path):
 
 
 def test_the_label_space_of_googles_imagenet_21k_is_its_own(tmp_path):
-    assert said(published.load(save(tmp_path / "i21k.npz", original(classes=21_843))), "Google's 21843 of ImageNet-21k")
-    assert not said(published.load(save(tmp_path / "other.npz", original(classes=21_841))), "ImageNet-21k")
+    assert said(reading.load(save(tmp_path / "i21k.npz", original(classes=21_843))), "Google's 21843 of ImageNet-21k")
+    assert not said(reading.load(save(tmp_path / "other.npz", original(classes=21_841))), "ImageNet-21k")
 
 
 def test_an_unknown_layout_names_the_nearest_and_what_it_does_not_know(tmp_path):
     arrays = {name.replace("MlpBlock_3", "Ffn"): x for name, x in original().items()}
     with pytest.raises(UserError) as caught:
-        published.load(save(tmp_path / "odd.npz", arrays))
+        reading.load(save(tmp_path / "odd.npz", arrays))
     message = str(caught.value)
     assert "The nearest is Google ViT (before Linen): it has 32 of the 40 names" in message
     assert "Transformer/encoderblock_0/Ffn/Dense_0/kernel [8, 12]" in message
@@ -253,7 +253,7 @@ def test_an_unknown_layout_names_the_nearest_and_what_it_does_not_know(tmp_path)
 def test_nothing_is_left_out_in_silence(tmp_path):
     arrays = original() | {"Transformer/encoderblock_0/extra": np.zeros(3, np.float32)}
     del arrays["Transformer/encoderblock_1/MlpBlock_3/Dense_1/bias"]
-    found = published.load(save(tmp_path / "odd.npz", arrays))
+    found = reading.load(save(tmp_path / "odd.npz", arrays))
     assert said(found, "unexpected: Transformer/encoderblock_0/extra")
     with pytest.raises(UserError) as caught:
         found.whole()
@@ -270,7 +270,7 @@ def test_distilled_heads_are_no_part_of_the_model(tmp_path):
     arrays |= {f"distillation_classifier.{leaf}": file.arrays[f"classifier.{leaf}"] for leaf in ("weight", "bias")}
     weight_writer.write(tmp_path / "w.npz", arrays.items(), {})
     (tmp_path / "config.json").write_text(json.dumps(dict(file.config)))
-    found = published.load(str(tmp_path / "w.npz"))
+    found = reading.load(str(tmp_path / "w.npz"))
     assert said(found, "distillation: becomes a register")
     with pytest.raises(UserError, match="unexpected  distillation_classifier"):
         found.whole()

@@ -21,7 +21,7 @@ from tests import documents
 from tests.conftest import tiny_config
 from tests.published import TOLERANCE, error, nested
 from tests.timm_weights import load, section
-from vitax import infer, published, publishing, recipe, run, zoo
+from vitax import infer, recipe, run, zoo
 from vitax.__main__ import main
 from vitax.checkpoint import convert, files
 from vitax.checkpoint.names import gpt
@@ -31,6 +31,7 @@ from vitax.core.errors import UserError
 from vitax.data.tokenizers import files as tokenizer_files
 from vitax.models.gpt import GPT
 from vitax.models.table import MODELS
+from vitax.weights import reading, writing
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 HEADS = {
@@ -84,7 +85,7 @@ def check_outputs(found, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_equal_those_of_transformers(name, tmp_path):
-    found = published.load(write(tmp_path, name)).whole()
+    found = reading.load(write(tmp_path, name)).whole()
     assert found.unexpected == ()
     check_outputs(found, name)
     assert found.recipe["model"].get("head") == HEADS.get(name)
@@ -112,8 +113,8 @@ def old_bert(weights):
 
 @pytest.mark.parametrize(("name", "change"), [("gpt_hf_gpt2", old_gpt2), ("bert_hf_pretraining", old_bert)])
 def test_old_files_hold_the_same(name, change, tmp_path):
-    want = published.load(write(tmp_path / "new", name)).whole()
-    have = published.load(write(tmp_path / "old", name, change)).whole()
+    want = reading.load(write(tmp_path / "new", name)).whole()
+    have = reading.load(write(tmp_path / "old", name, change)).whole()
     assert have.recipe["model"] == want.recipe["model"]
     assert have.unexpected == ()
     assert have.params.keys() == want.params.keys()
@@ -126,12 +127,12 @@ def test_heads_come_of_what_is_there(tmp_path):
     def without(*prefixes):
         return lambda weights: {n: x for n, x in weights.items() if not n.startswith(prefixes)}
 
-    masked = published.load(write(tmp_path / "1", "bert_hf_pretraining", without("cls.seq"))).whole()
+    masked = reading.load(write(tmp_path / "1", "bert_hf_pretraining", without("cls.seq"))).whole()
     assert masked.recipe["model"]["head"] == "mlm"
     assert "left out: pooler, which the head mlm does not read" in masked.lines
-    bare = published.load(write(tmp_path / "2", "bert_hf_pretraining", without("cls."))).whole()
+    bare = reading.load(write(tmp_path / "2", "bert_hf_pretraining", without("cls."))).whole()
     assert bare.recipe["model"]["head"] == "none"
-    found = published.load(write(tmp_path / "3", "bert_hf_classification", id2label={"0": "a", "1": "b", "2": "c"}))
+    found = reading.load(write(tmp_path / "3", "bert_hf_classification", id2label={"0": "a", "1": "b", "2": "c"}))
     assert (found.class_names, found.recipe["model"]["num_classes"]) == (("a", "b", "c"), 3)
 
 
@@ -140,9 +141,9 @@ def test_numerics_and_heads_without_a_config(tmp_path):
         folder = Path(write(tmp_path / name, name))
         (folder / "config.json").unlink()
         with pytest.raises(UserError, match=r"number of heads is not in the file.*put its config.json beside it"):
-            published.load(str(folder))
+            reading.load(str(folder))
         (folder / "config.json").write_text(json.dumps({"n_head": 2, "num_attention_heads": 2}))
-        assert published.load(str(folder)).recipe["model"]["norm_eps"] == eps
+        assert reading.load(str(folder)).recipe["model"]["norm_eps"] == eps
 
 
 @pytest.mark.parametrize(
@@ -175,14 +176,14 @@ def test_numerics_and_heads_without_a_config(tmp_path):
 )
 def test_what_would_compute_otherwise_is_refused(name, change, config, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        published.load(write(tmp_path, name, change, **config))
+        reading.load(write(tmp_path, name, change, **config))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_export_is_the_file_it_came_from(name, tmp_path):
     pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
     source = write(tmp_path / "source", name)
-    row = publishing.run(source, tmp_path / "out", "hf")
+    row = writing.run(source, tmp_path / "out", "hf")
     assert any("tokenizer: left out" in line for line in row["lines"])
     have, (_, stated, want) = files.read(str(tmp_path / "out")), golden(name)
     assert have.arrays.keys() == want.keys()
@@ -191,35 +192,35 @@ def test_an_export_is_the_file_it_came_from(name, tmp_path):
     for key in stated.keys() & have.config.keys():
         assert have.config[key] == stated[key], key
     # Our own format and back.
-    publishing.run(source, tmp_path / "own.safetensors", "vitax")
-    publishing.run(str(tmp_path / "own.safetensors"), tmp_path / "again", "hf")
+    writing.run(source, tmp_path / "own.safetensors", "vitax")
+    writing.run(str(tmp_path / "own.safetensors"), tmp_path / "again", "hf")
     assert (tmp_path / "again/model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()
 
 
 def test_a_tokenizer_goes_along(tmp_path):
     pytest.importorskip("safetensors", reason="the extra `interop` is not installed")
     source = Path(write(tmp_path / "source", "bert_hf_pretraining"))
-    assert any("no tokenizer beside it" in line for line in published.load(str(source)).lines)
+    assert any("no tokenizer beside it" in line for line in reading.load(str(source)).lines)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmn"]
     (source / "vocab.txt").write_text("\n".join(words) + "\n")
     (source / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    found = published.load(str(source))
+    found = reading.load(str(source))
     assert "text: tokenizer vocab.txt" in found.lines
     assert found.recipe["data"]["tokenizer"] == {"kind": "wordpiece", "path": str(source), "lowercase": False}
-    publishing.run(str(source), tmp_path / "out", "hf")
+    writing.run(str(source), tmp_path / "out", "hf")
     assert (tmp_path / "out/vocab.txt").read_bytes() == (source / "vocab.txt").read_bytes()
-    assert published.load(str(tmp_path / "out")).recipe["data"]["tokenizer"]["lowercase"] is False
+    assert reading.load(str(tmp_path / "out")).recipe["data"]["tokenizer"]["lowercase"] is False
 
 
 def test_a_tokenizer_that_is_not_byte_level_is_said_not_read(tmp_path):
     source = Path(write(tmp_path / "source", "gpt_hf_gpt1"))
     (source / "vocab.json").write_text('{"a": 0, "b</w>": 1, "ab</w>": 2}')
     (source / "merges.txt").write_text("#version: 0.2\na b</w>\n")
-    assert any("merges.txt marks ends of words by </w>" in line for line in published.load(str(source)).lines)
+    assert any("merges.txt marks ends of words by </w>" in line for line in reading.load(str(source)).lines)
 
 
 def test_shorter_contexts_take_the_first_positions(tmp_path):
-    found = published.load(write(tmp_path, "bert_hf_model"))
+    found = reading.load(write(tmp_path, "bert_hf_model"))
     fit = found.fit(None, None).table()
     table = found.params["embedding/position"]
     np.testing.assert_array_equal(fit["embedding/position"](table, (4, 16)), table[:4])
@@ -228,10 +229,10 @@ def test_shorter_contexts_take_the_first_positions(tmp_path):
 
 def test_create_model_takes_them_by_name(tmp_path, monkeypatch):
     source = write(tmp_path, "bert_hf_pretraining")
-    tiny = dict(published.load(source).recipe["model"])
+    tiny = dict(reading.load(source).recipe["model"])
     monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": tiny})
     monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
-    pooler = published.load(source).params["pooler/kernel"]
+    pooler = reading.load(source).params["pooler/kernel"]
     model, variables = zoo.create_model("BERT-base", checkpoint=source, head="classification", num_classes=2)
     np.testing.assert_array_equal(variables["params"]["pooler"]["kernel"], pooler)
     assert variables["params"]["head"]["kernel"].shape == (16, 2)
@@ -252,7 +253,7 @@ def test_transformers_loads_what_is_exported(tmp_path):
             pytest.skip(f"needs scripts/requirements-parity.txt: {package}")
     words = []
     for name in NAMES:
-        publishing.run(write(tmp_path / name, name), tmp_path / f"{name}_hf", "hf")
+        writing.run(write(tmp_path / name, name), tmp_path / f"{name}_hf", "hf")
         words += [tmp_path / f"{name}_hf", GOLDEN / f"{name}.npz"]
     subprocess.run([sys.executable, str(GOLDEN.parents[1] / "scripts" / "check_text_export.py"), *words], check=True)
 
@@ -276,7 +277,7 @@ def small_gpt2(tmp_path_factory):
 
 def test_create_model_keeps_a_head(tmp_path, monkeypatch, capsys):
     source = write(tmp_path, "bert_hf_span")
-    found = published.load(source)
+    found = reading.load(source)
     monkeypatch.setattr("vitax.models.table.published", lambda: {"BERT-base": dict(found.recipe["model"])})
     monkeypatch.setattr("vitax.zoo.names", lambda: {"BERT-base": zoo.Named("BERT-base", None, {})})
     _, variables = zoo.create_model("BERT-base", checkpoint=source)
@@ -375,7 +376,7 @@ def test_a_classifier_starts_from_a_published_bert(tmp_path):
     )
     built = recipe.build(plain)
     state = run.initial_state(built, built.program(), tmp_path)
-    held = published.load(source).params
+    held = reading.load(source).params
     for name, value in tree.named_leaves(state.params):
         if name == "embedding/position":
             np.testing.assert_array_equal(value, held[name][:6])

@@ -12,7 +12,7 @@ from vitax.data import bible
 from vitax.data.glue import GLUE, TfdsLabelledText
 from vitax.data.labelled_text import TextTable, VersePairs, shared, words_of
 from vitax.data.labelled_text_pipeline import LabelledTextPipeline, encoded, padded
-from vitax.labelled_text_spec import LabelledTextSpec
+from vitax.specs.labelled_text import LabelledTextSpec
 
 ROWS = [("good film", "no"), ("bad, a film", "yes"), ('is "it" not', "no"), ("the and", "yes"), ("to be", "no")]
 CLS, SEP = 2, 3

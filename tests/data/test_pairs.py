@@ -11,7 +11,7 @@ from vitax.core.errors import UserError
 from vitax.data.pairs import EmbeddedPairs, Parallel, pack
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import TOKENIZERS
-from vitax.pair_spec import PairSpec
+from vitax.specs.pairs import PairSpec
 
 BYTES = TOKENIZERS["bytes"]()
 MARK = BYTES.end_of_document

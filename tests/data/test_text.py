@@ -16,7 +16,7 @@ from vitax.data.documents import TextDocuments
 from vitax.data.text import EmbeddedText, JSONLines, Text
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import BPE, Bytes
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 DOCUMENTS = [b"first text", "zw\u00f6lf".encode(), b"the third, a longer one"]
 T = 8

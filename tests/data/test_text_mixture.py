@@ -8,7 +8,7 @@ from vitax.data.text import Text
 from vitax.data.text_mixture import BLOCK, MixedOrder, TextMixture
 from vitax.data.text_pipeline import TextPipeline
 from vitax.data.tokenizers import Bytes
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 WINDOWS = {"plays": 40, "verse": 7, "law": 23}
 WEIGHTS = {"plays": 5, "verse": 3.5, "law": 1.5}

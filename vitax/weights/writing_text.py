@@ -8,8 +8,8 @@ from vitax.checkpoint.names import gpt as gpt_names
 from vitax.construct import construct
 from vitax.core.errors import UserError
 from vitax.data.tokenizers import TOKENIZERS, Bytes
-from vitax.published import Published
-from vitax.publishing_parts import Written, hf_labels, renamed, torch_files
+from vitax.weights.reading import Published
+from vitax.weights.writing_parts import Written, hf_labels, renamed, torch_files
 
 # Names of GPT-2's first files -> what its later ones are called.
 _RENAMED = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}

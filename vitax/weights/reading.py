@@ -1,7 +1,7 @@
 """Published weight files as checkpoints: what they hold, under our names, with the model and recipe they imply.
 
-What differs from family to family is in ``published_vit``, ``published_bit``, ``published_efficientnet``
-and ``published_text``.
+What differs from family to family is in ``weights.reading_vit``, ``reading_bit``, ``reading_efficientnet`` and
+``reading_text``.
 """
 
 import dataclasses
@@ -12,15 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vitax import (
-    carried_tokenizers,
-    config_files,
-    data_kinds,
-    published_bit,
-    published_efficientnet,
-    published_text,
-    published_vit,
-)
+from vitax import carried_tokenizers, config_files
 from vitax.checkpoint import convert, files, offline, store, warm_start
 from vitax.checkpoint.files import WeightFile, is_weight_file
 from vitax.checkpoint.names import bert, bit, efficientnet, efficientnet_pytorch, google, gpt, huggingface, timm
@@ -28,12 +20,14 @@ from vitax.checkpoint.names.layout import Layout, VitLayout, left_out, recognise
 from vitax.construct import check, construct, fields_of
 from vitax.core import tree
 from vitax.core.errors import UserError
-from vitax.fitting import Fit, stored_grid
 from vitax.models import table
 from vitax.models.table import MODELS
 from vitax.parallel.rules import unbox
-from vitax.published_family import Family
+from vitax.specs import kinds
 from vitax.train.terminal import count
+from vitax.weights import reading_bit, reading_efficientnet, reading_text, reading_vit
+from vitax.weights.family import Family
+from vitax.weights.fitting import Fit, stored_grid
 
 LAYOUTS: tuple[Layout, ...] = (
     *(*google.LAYOUTS, *timm.LAYOUTS, *huggingface.LAYOUTS),
@@ -42,11 +36,11 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 # Family of a layout -> what it says.
 FAMILIES: dict[str, Family] = {
-    "vit": published_vit.FAMILY,
-    "bit": published_bit.FAMILY,
-    "efficientnet": published_efficientnet.FAMILY,
-    "gpt": published_text.GPT,
-    "bert": published_text.BERT,
+    "vit": reading_vit.FAMILY,
+    "bit": reading_bit.FAMILY,
+    "efficientnet": reading_efficientnet.FAMILY,
+    "gpt": reading_text.GPT,
+    "bert": reading_text.BERT,
 }
 # Kind of a model -> its family.
 FAMILY_OF = {"vit": "vit", "hybrid": "vit"} | {name: name for name in FAMILIES if name != "vit"}
@@ -243,7 +237,7 @@ def of_recipe(
     spec: str, params: Mapping[str, np.ndarray], recipe: Mapping[str, Any], class_names: Any, line: str
 ) -> Published:
     """Parameters under our names with the recipe that they come from."""
-    data = data_kinds.build(recipe["data"])
+    data = kinds.build(recipe["data"])
     # A recipe leaves classes, or the vocabulary, to its data; parameters have what they have.
     own = fields_of(MODELS[recipe["model"]["kind"]])
     given = {name: x for name, x in data.given.items() if name in own}

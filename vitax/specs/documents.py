@@ -11,7 +11,7 @@ from vitax.core.bounds import Positive
 from vitax.core.errors import UserError
 from vitax.data.documents import DOCUMENT_SOURCES
 from vitax.data.masked_pipeline import MaskedPipeline
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)

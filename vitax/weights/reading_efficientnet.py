@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from vitax import published_images
 from vitax.checkpoint.names import efficientnet
 from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.core.errors import UserError
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.efficientnet_sizes import SIZES, STAGES, scaled_channels
-from vitax.published_family import Family, Shaped, Size
+from vitax.weights import images
+from vitax.weights.family import Family, Shaped, Size
 
 Arrays = Mapping[str, np.ndarray]
 _KERNELS = tuple(row[0] for row in STAGES)
@@ -113,7 +113,7 @@ def _native(model: Mapping[str, Any]) -> Size:
 
 FAMILY = Family(
     shape=shape,
-    recipe=published_images.recipe,
+    recipe=images.recipe,
     architecture=(
         *("width_factor", "depth_factor", "fixed_ends", "squeeze"),
         *("stages", "stem_channels", "top_channels"),

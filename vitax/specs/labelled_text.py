@@ -11,7 +11,7 @@ from vitax.core.bounds import Positive
 from vitax.core.errors import UserError
 from vitax.data.labelled_text import LABELLED_TEXT_SOURCES
 from vitax.data.labelled_text_pipeline import LabelledTextPipeline
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 
 from vitax.checkpoint.names import google, huggingface, timm, tokens
 from vitax.core.errors import UserError
-from vitax.published import Published
-from vitax.publishing_parts import (
+from vitax.weights.reading import Published
+from vitax.weights.writing_parts import (
     NO_ARCHITECTURE,
     Written,
     classes,

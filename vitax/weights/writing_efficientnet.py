@@ -9,8 +9,8 @@ from vitax.checkpoint.names import efficientnet
 from vitax.core.errors import UserError
 from vitax.models.efficientnet import EfficientNet
 from vitax.models.efficientnet_sizes import SIZES, STAGES, scaled_channels
-from vitax.published import Published
-from vitax.publishing_parts import (
+from vitax.weights.reading import Published
+from vitax.weights.writing_parts import (
     NO_ARCHITECTURE,
     Written,
     classes,

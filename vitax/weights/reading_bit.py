@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vitax import published_images
 from vitax.checkpoint.names.layout import Constants, Layout
 from vitax.core.errors import UserError
-from vitax.published_family import Family, Shaped, Size
+from vitax.weights import images
+from vitax.weights.family import Family, Shaped, Size
 
 # Channels of the root at width factor 1.
 _ROOT = 64
@@ -38,7 +38,7 @@ def shape(layout: Layout, constants: Constants, arrays: Mapping[str, np.ndarray]
 
 FAMILY = Family(
     shape=shape,
-    recipe=published_images.recipe,
+    recipe=images.recipe,
     architecture=("blocks", "width_factor", "root_width"),
     numerics=("num_groups", "norm_eps", "std_eps"),
 )

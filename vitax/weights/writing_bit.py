@@ -5,8 +5,8 @@ from typing import Any
 from vitax.checkpoint.names import bit
 from vitax.core.errors import UserError
 from vitax.models.bit_sizes import BLOCKS
-from vitax.published import Published
-from vitax.publishing_parts import (
+from vitax.weights.reading import Published
+from vitax.weights.writing_parts import (
     NO_ARCHITECTURE,
     Written,
     classes,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vitax.data.prompts import PROMPT_SOURCES
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)

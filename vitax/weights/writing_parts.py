@@ -9,7 +9,7 @@ import numpy as np
 from vitax.checkpoint import convert
 from vitax.checkpoint.names.layout import HALF, Layout
 from vitax.core.errors import UserError
-from vitax.published import Published
+from vitax.weights.reading import Published
 
 NO_ARCHITECTURE = "config.json: names no architecture, since timm has none"
 

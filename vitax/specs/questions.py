@@ -9,7 +9,7 @@ import numpy as np
 
 from vitax.data.span_pipeline import SpanPipeline
 from vitax.data.squad import QUESTION_SOURCES
-from vitax.text_spec import TextSpec
+from vitax.specs.text import TextSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vitax.construct import construct
 from vitax.core.errors import UserError
 from vitax.data.tokenizers import TOKENIZERS, bpe, files, wordpiece
 from vitax.models import bert_sizes, gpt_sizes
-from vitax.published_family import Family, Shaped, Size
+from vitax.weights.family import Family, Shaped, Size
 
 Arrays = Mapping[str, np.ndarray]
 _HEAD_DIM = 64

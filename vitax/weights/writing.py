@@ -9,29 +9,23 @@ from typing import Any
 import numpy as np
 
 import vitax
-from vitax import (
-    carried_tokenizers,
-    published,
-    publishing_bit,
-    publishing_efficientnet,
-    publishing_text,
-    publishing_vit,
-)
+from vitax import carried_tokenizers
 from vitax.checkpoint import digest, weight_writer
 from vitax.core.errors import UserError, pick
-from vitax.published import Published
-from vitax.published_images import preparation
-from vitax.publishing_parts import Written
-from vitax.publishing_text import left_out_tokenizer
+from vitax.weights import reading, writing_bit, writing_efficientnet, writing_text, writing_vit
+from vitax.weights.images import preparation
+from vitax.weights.reading import Published
+from vitax.weights.writing_parts import Written
+from vitax.weights.writing_text import left_out_tokenizer
 
 HF_FILE = "model.safetensors"
 # Family -> target -> what writes it. Every family can be written for vitax.
 WRITERS: dict[str, dict[str, Callable[[Published], Written]]] = {
-    "vit": {"npz": publishing_vit.npz, "timm": publishing_vit.to_timm, "hf": publishing_vit.hugging_face},
-    "bit": {"npz": publishing_bit.npz, "timm": publishing_bit.to_timm, "hf": publishing_bit.hugging_face},
-    "efficientnet": {"timm": publishing_efficientnet.to_timm, "hf": publishing_efficientnet.hugging_face},
-    "gpt": {"hf": publishing_text.gpt},
-    "bert": {"hf": publishing_text.bert},
+    "vit": {"npz": writing_vit.npz, "timm": writing_vit.to_timm, "hf": writing_vit.hugging_face},
+    "bit": {"npz": writing_bit.npz, "timm": writing_bit.to_timm, "hf": writing_bit.hugging_face},
+    "efficientnet": {"timm": writing_efficientnet.to_timm, "hf": writing_efficientnet.hugging_face},
+    "gpt": {"hf": writing_text.gpt},
+    "bert": {"hf": writing_text.bert},
 }
 TARGETS = ("vitax", "npz", "timm", "hf")
 
@@ -44,7 +38,7 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
       target: ``*.npz`` or ``*.safetensors`` for ``vitax``, ``*.npz`` for ``npz``; a folder for ``timm``
         and ``hf``, which gets ``model.safetensors`` and ``config.json``.
       to: a name of ``TARGETS``.
-      image_size: as for ``published.load``.
+      image_size: as for ``reading.load``.
 
     Returns:
       ``source, layout, to, files, arrays, parameters, lines``.
@@ -62,7 +56,7 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
     else:
         out = target
     weight_writer.check(out)
-    found = published.read(source, "convert", image_size).whole()
+    found = reading.read(source, "convert", image_size).whole()
     written = _writer(found, to)(found)
     shapes = weight_writer.write(out, written.arrays.items(), written.metadata)
     paths = [out]
@@ -70,7 +64,7 @@ def run(source: str, target: Path, to: str, image_size: tuple[int, int] | None =
         paths.append(out.parent / name)
         text = content if isinstance(content, bytes) else (json.dumps(content, indent=1) + "\n").encode()
         paths[-1].write_bytes(text)
-    back = published.load(str(out), found.image_size).whole()  # what was written can be read
+    back = reading.load(str(out), found.image_size).whole()  # what was written can be read
     return {
         "source": source,
         "layout": found.title,
@@ -95,7 +89,7 @@ def _left_out(found: Published, back: Published) -> list[str]:
 
 def _writer(found: Published, to: str) -> Callable[[Published], Written]:
     kind = found.recipe["model"]["kind"]
-    family = published.FAMILY_OF.get(kind, kind)
+    family = reading.FAMILY_OF.get(kind, kind)
     writers = {"vitax": _vitax, **WRITERS.get(family, {})}
     if to not in writers:
         raise UserError(f"--to {to}: no such files of {family}s were ever published; there are {', '.join(writers)}.")

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitax import published_images
 from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names import tokens
 from vitax.checkpoint.names.layout import Constants, VitLayout
 from vitax.core.errors import UserError
 from vitax.models.vit_sizes import SIZES, stem_reduction
-from vitax.published_family import Family, Shaped, Size
+from vitax.weights import images
+from vitax.weights.family import Family, Shaped, Size
 
 # What is not learned stays open in files: the value at the start matters to nobody afterwards.
 _LAYER_SCALE_START = 1e-5
@@ -148,7 +148,7 @@ def _model(params: Arrays, pool: str, layout: VitLayout, constants: Constants) -
 
 FAMILY = Family(
     shape=shape,
-    recipe=published_images.recipe,
+    recipe=images.recipe,
     architecture=("width", "depth", "mlp_dim", "num_heads", "stem_blocks", "stem_width"),
     numerics=(
         *("gelu", "norm_eps", "pool", "norm_after_pool"),

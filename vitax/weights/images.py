@@ -5,7 +5,7 @@ from typing import Any
 
 from vitax.checkpoint.files import WeightFile
 from vitax.checkpoint.names.layout import Constants
-from vitax.published_family import Shaped
+from vitax.weights.family import Shaped
 
 
 def recipe(file: WeightFile, constants: Constants, shaped: Shaped) -> tuple[dict[str, Any], str]:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vitax import published
 from vitax.checkpoint import warm_start
 from vitax.construct import construct
 from vitax.core import tree
@@ -15,8 +14,9 @@ from vitax.layers.batch_norm import STATISTICS
 from vitax.models import table
 from vitax.models.table import MODELS
 from vitax.parallel.rules import unbox
-from vitax.published import RUN_FIELDS, Published, with_defaults
 from vitax.train import terminal
+from vitax.weights import reading
+from vitax.weights.reading import RUN_FIELDS, Published, with_defaults
 
 # Heads, which start afresh where another is asked for.
 _HEADS = ("head/", "mlm/", "next_sentence/", "pooler/")
@@ -52,7 +52,7 @@ def load(checkpoint: str, asked: Asked) -> tuple[Any, Any]:
     """
     size = asked.image_size
     size = (size, size) if isinstance(size, int) else size
-    found = published.read(checkpoint, "create_model: checkpoint", size).whole()
+    found = reading.read(checkpoint, "create_model: checkpoint", size).whole()
     size = size or found.image_size
     fields, lines = _fields(found, asked)
     model: Any = construct(MODELS, fields, "create_model", image_size=size)
