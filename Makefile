@@ -22,7 +22,7 @@ lint: .venv/.tested
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -15,6 +15,15 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """Compiled programs and traces of a file go with it: the heap that they would make slows every later test."""
+    yield
+    import jax
+
+    jax.clear_caches()
+
+
 @pytest.fixture
 def vitax_data() -> Path:
     """The folder of data that is not embedded; skips where VITAX_DATA is unset."""

@@ -191,16 +191,16 @@ def test_a_batch_that_does_not_divide_is_bad_input():
 
 def test_the_pallas_kernel_keeps_no_scores_by_arithmetic():
     kept = {}
-    for kernel in ("xla", "pallas", "splash"):
+    for kernel in ("xla", "pallas"):
         made = load("vit_jft:B/16", f"--config.model.attention_kernel={kernel}")
         program = made.program(estimate.abstract_mesh(MeshSpec().sizes(8)), "tpu")
         kept[kernel] = estimate.stack_of(made, program)
         found = plan.plan(made, Topology.parse("v3:2x2"), fast=True)
         kept[kernel, "model"] = found["model_flops_per_step"]
-    assert kept["pallas"].kept_bytes() < kept["splash"].kept_bytes() < kept["xla"].kept_bytes()
+    assert kept["pallas"].kept_bytes() < kept["xla"].kept_bytes()
     # 8 examples, 2 layers: 2 arrays of the stream and 4 of two heads side by side, 200 x 128, and the hidden layer.
     assert kept["pallas"].kept_bytes() == 8 * 2 * 2 * 200 * (2 * 64 + 4 * 128 + 128)
-    assert kept["pallas", "model"] == kept["splash", "model"] == kept["xla", "model"]
+    assert kept["pallas", "model"] == kept["xla", "model"]
 
 
 def test_kernels_that_declare_nothing_have_what_the_walk_counts_besides():

@@ -103,6 +103,18 @@ def test_bert_is_planned_with_the_logits_of_its_masked_tokens():
     assert found["model_flops_per_step"] == pytest.approx(3 * 256 * (blocks + 2 * 76 * 30_522 * 1024), rel=0.01)
 
 
+def test_splash_keeps_no_scores_and_its_model_costs_the_same():
+    found = {}
+    for kernel in ("xla", "splash"):
+        made = recipe.load("gpt3:125M", [f"--config.model.attention_kernel={kernel}", "--config.remat=none"])
+        found[kernel] = plan.plan(made, Topology.parse("v5e:4x4"), fast=True)
+    xla, splash = (found[kernel]["hbm_split_bytes"]["activations"] for kernel in ("xla", "splash"))
+    # 12 heads of 64 in 12 blocks, 256 windows of 2,048 over 16 cores, bfloat16: scores, and lanes that are half filled.
+    scores, lanes = 2 * 12 * 2048 * 2048, 2 * 4 * 12 * 2048 * 64
+    assert xla - splash == 256 // 16 * 12 * (scores - lanes) / found["xla"]["accumulate"]
+    assert found["splash"]["model_flops_per_step"] == found["xla"]["model_flops_per_step"]
+
+
 def test_a_sequence_shorter_than_the_context_is_what_is_planned():
     topology = Topology.parse("v3:4x4")
     phases = [recipe.load(f"bert_pretrain:base,phase={n}") for n in (1, 2)]

@@ -51,15 +51,15 @@ def test_loss_is_the_mix_and_the_teacher_gets_no_gradient(form):
     }
     variables = jax.tree.map(
         lambda x: x.value if hasattr(x, "value") else x,
-        task.init(jax.random.key(0), batch),
+        jax.jit(task.init)(jax.random.key(0), batch),
         is_leaf=lambda x: hasattr(x, "value"),
     )
     prepared = task.prepare(batch, jax.random.key(1), train=False)
-    output = task.loss(variables, prepared, jax.random.key(2), train=True)
-    student = task.forward(variables, prepared, jax.random.key(2)).logits
+    output = jax.jit(lambda v: task.loss(v, prepared, jax.random.key(2), train=True))(variables)
+    student = jax.jit(lambda v: task.forward(v, prepared, jax.random.key(2)).logits)(variables)
     # The teacher sees the same pixels under its own scaling.
     scaled = (batch["image"] / 255.0 - 0.2) / 0.7
-    taught = task.teacher.model.apply(variables["teacher"], scaled).logits
+    taught = jax.jit(lambda v: task.teacher.model.apply(v, scaled).logits)(variables["teacher"])
     second = (
         soft_divergence(student, taught, 2.0)
         if form == "soft"
@@ -68,7 +68,7 @@ def test_loss_is_the_mix_and_the_teacher_gets_no_gradient(form):
     each = 0.7 * losses.softmax_cross_entropy(student, batch["label"]) + 0.3 * second
     np.testing.assert_allclose(output.loss.total, each[:3].sum(), rtol=1e-5)
     assert output.loss.weight == 3
-    grads = jax.grad(lambda v: task.loss(v, prepared, jax.random.key(2), train=True).loss.total)(variables)
+    grads = jax.jit(jax.grad(lambda v: task.loss(v, prepared, jax.random.key(2), train=True).loss.total))(variables)
     assert all(not g.any() for g in jax.tree.leaves(grads["teacher"]))
     assert any(g.any() for g in jax.tree.leaves(grads["params"]))
     assert output.mutables == {}
@@ -92,7 +92,7 @@ def test_a_student_trains_from_a_checkpoint_and_goes_on_without_it(tmp_path, tin
     write(tmp_path / "teacher.json", small)
     assert main(["train", "--config", str(tmp_path / "teacher.json"), "--workdir", str(taught)]) == 0
     objective = {"kind": "distillation", "teacher": {"checkpoint": str(taught)}, "form": "hard"}
-    student = tiny(duration__steps=3, evaluators={}, objective=objective, model__width=16)
+    student = tiny(duration__steps=3, evaluators={}, objective=objective, model__width=16, model__depth=1)
     write(tmp_path / "student.json", student)
     built = recipe.build(student)
     assert built.config["objective"]["teacher"]["model"]["width"] == 32

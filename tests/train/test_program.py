@@ -187,8 +187,10 @@ def test_batches_that_do_not_divide_are_errors(tiny, changes, message):
 def test_every_optimiser_runs_sharded(tiny, kind):
     optimizer = {"kind": kind, "lr": 1e-3}
     mesh = build_mesh(MeshSpec(data=2, fsdp=2, tensor=2))
-    losses, state, _ = run(tiny(optimizer=optimizer, accumulate=2), mesh, steps=2)
-    single, alone, _ = run(tiny(optimizer=optimizer), one_device(), steps=2)
+    # Without noise, of which other tests have enough: it doubles what is compiled.
+    quiet = {"model__depth": 1, "model__dropout": 0.0, "model__stochastic_depth": 0.0, "objective__mixup": 0.0}
+    losses, state, _ = run(tiny(optimizer=optimizer, accumulate=2, **quiet), mesh, steps=2)
+    single, alone, _ = run(tiny(optimizer=optimizer, **quiet), one_device(), steps=2)
     assert losses[1]["loss"] == pytest.approx(single[1]["loss"], rel=1e-4)
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.params))
     assert jax.tree.structure(state) == jax.tree.structure(alone)

@@ -57,7 +57,9 @@ class Stack:
         """Bytes of one example's arrays in one block, padded to tiles of 8 x 128."""
         t8, t128 = _up(self.tokens, 8), _up(self.tokens, 128)
         heads = self.num_heads * self.head_dim
-        per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
+        per_head = t128 * _up(self.head_dim, 128)
+        if self.kernel == "xla":  # may lay them out as it likes
+            per_head = min(t128 * _up(self.head_dim, 8), t8 * _up(self.head_dim, 128))
         return {
             "stream": t8 * self.width * self.itemsize,
             "head": (t8 * _up(heads, 128) if self.kernel == "pallas" else self.num_heads * per_head) * self.itemsize,
