@@ -75,3 +75,17 @@ def test_minilm_embeds_sentences_as_its_program(tmp_path, capsys):
     assert (have * want["features"]).sum(1).min() >= 0.9999
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["topk"][0]["text"] == SENTENCES[1]
+
+
+def test_minilm_is_fine_tuned_on_pairs(tmp_path):
+    path, run = weights("minilm_l6"), tmp_path / "run"
+    words = ["train", "--config", "bert_bible:finetune", "--workdir", str(run)]
+    changes = [f"init_from.checkpoint={path}", f"data.tokenizer.path={path}", "data.vocab_size=30522"]
+    changes += ["model.width=384", "model.depth=6", "model.mlp_dim=1536", "model.num_heads=12", "optimizer.lr=1e-4"]
+    changes += ["duration={'steps': 40}", "evaluators=None", "log.every.steps=10"]
+    assert main([*words, *(f"--config.{c}" for c in changes)]) == 0
+    told = json.loads((run / "warm_start.json").read_text())
+    assert all(line.startswith("head/") for line in told["reset"])
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < losses[0]
