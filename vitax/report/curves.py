@@ -9,6 +9,9 @@ from vitax.report.page import Section
 
 Rows = Sequence[Mapping[str, float]]
 
+# Drawn where a run has them, beside loss and accuracy.
+_MORE = ("bits_per_byte", "bleu", "f1", "exact_match")
+
 
 def series(rows: Rows, name: str) -> tuple[list[float], list[float]]:
     """Steps and values of one name."""
@@ -20,12 +23,27 @@ def _names(rows: Rows) -> list[str]:
     return sorted({name for row in rows for name in row})
 
 
+def _metric(name: str) -> str:
+    return name.split("/")[-1]
+
+
+def _grid(count: int, height: float) -> tuple[Any, Sequence[Any]]:
+    """A figure of two columns and its first ``count`` axes."""
+    lines = -(-count // 2)
+    drawn = page.new_figure(11, height * lines)
+    axes: Any = drawn.subplots(lines, 2, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    return drawn, axes.flat[:count]
+
+
 def sections(rows: Rows, figures: Path) -> Iterator[Section]:
     """Loss and accuracy with the learning rate, raw against averaged weights, throughput."""
     names = _names(rows)
-    drawn = page.new_figure(11, 3.6)
-    for axis, metric in zip(drawn.subplots(1, 2), ("loss", "accuracy")):
-        for name in (n for n in names if n.split("/")[-1] == metric):
+    metrics = ["loss", "accuracy", *(m for m in _MORE if any(_metric(n) == m for n in names))]
+    drawn, grid = _grid(len(metrics), 3.6)
+    for axis, metric in zip(grid, metrics):
+        for name in (n for n in names if _metric(n) == metric):
             steps, values = series(rows, name)
             style = "--" if "/ema/" in name else "-"
             axis.plot(steps, values, style, label=name, marker="." if len(steps) < 40 else None)
@@ -72,13 +90,10 @@ def compared(runs: Mapping[str, Rows], figures: Path) -> Iterator[Section]:
       figures: folder for the PNGs.
     """
     common = [n for n in _names([r for rows in runs.values() for r in rows]) if "/" in n and n.split("/")[0] != "train"]
-    wanted = ["train/loss", *[n for n in common if n.split("/")[-1] in ("loss", "accuracy")], "examples_per_second"]
-    columns = 2
-    drawn = page.new_figure(11, 3.2 * -(-len(wanted) // columns))
-    grid: Any = drawn.subplots(-(-len(wanted) // columns), columns, squeeze=False)
-    for axis in grid.flat[len(wanted) :]:
-        axis.axis("off")
-    for axis, name in zip(grid.flat, wanted):
+    shown = [n for n in common if _metric(n) in ("loss", "accuracy", *_MORE)]
+    wanted = ["train/loss", *shown, "examples_per_second"]
+    drawn, grid = _grid(len(wanted), 3.2)
+    for axis, name in zip(grid, wanted):
         for label, rows in runs.items():
             steps, values = series(rows, name)
             if steps:
