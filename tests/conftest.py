@@ -9,7 +9,7 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "vitax" / "tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
-# Tests compile more than they run: a third of the whole suite's time.
+# Tests compile more than they run: tests/train and tests/objectives take a third less time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def forget():
-    """Compiled programs and traces of a file go with it: the heap that they would make slows every later test."""
+    """Compiled programs and traces of a file go with it: all together they are gigabytes a worker."""
     yield
     import jax
 

@@ -156,7 +156,7 @@ def test_dropout_old_chips_sharded_tokens_and_dense_masks_are_refused(monkeypatc
         with axes.resolving(rules.resolver(mesh)), pytest.raises(UserError, match="the rules shard tokens"):
             fused.fused_attention("splash", *arrays(batch=4), None)
     with pytest.raises(UserError, match=r"for TPUs from v4 on, and these are TPU v3\..*Or take \"pallas\""):
-        fused._splash(*arrays()[:2], Mask(), "TPU v3")
+        fused._check_chip("TPU v3")
 
 
 def test_the_program_for_cuda_calls_cudnn(monkeypatch):

@@ -1,6 +1,6 @@
 """Attention by the kernels of others: splash attention on TPUs, cuDNN's on GPUs.
 
-Neither has run here: splash is held to ``layers.attention`` in Pallas' interpreter and
+Neither has run on its hardware yet: splash is held to ``layers.attention`` in Pallas' interpreter and
 compiled for v4, v5e, v5p and v6e; of cuDNN's only the program for CUDA devices is checked.
 """
 
@@ -61,22 +61,29 @@ def fused_attention(kernel: str, query: Array, key: Array, value: Array, mask: M
     Raises:
       UserError: other devices, a dtype or a mask that the kernel does not have, or sharded tokens.
       TypeError: a mask as one array.
+
+    Reference: FlashAttention, arXiv:2205.14135, whose recomputation both have.
     """
     if not isinstance(mask, Mask | None):
         raise TypeError(f'kernel "{kernel}": expected the mask as its conditions (layers.masks.Mask), got an array.')
     sharding = kernels.sharding_of(query, *query.shape[2:])
     prepare, platform = {"splash": (_splash, "tpu"), "cudnn": (_cudnn, "gpu")}[kernel]
     devices = kernels.devices_of(kernel, platform, query, sharding)
-    attend, beside = prepare(query, key, mask or Mask(), devices[0].device_kind if devices else None)
+    if kernel == "splash" and devices:
+        _check_chip(devices[0].device_kind)
+    attend, beside = prepare(query, key, mask or Mask())
     return kernels.on_each_device(kernel, attend, sharding, (query, key, value), beside)
 
 
-def _splash(query: Array, key: Array, mask: Mask, kind: str | None) -> tuple[Any, tuple[Array, ...]]:
+def _check_chip(kind: str) -> None:
     if kind in _WITHOUT_BFLOAT16:
         raise UserError(
             f'model.attention_kernel: "splash" is for TPUs from v4 on, and these are {kind}. {kernels.MEND} '
             'Or take "pallas", where nothing is masked.'
         )
+
+
+def _splash(query: Array, key: Array, mask: Mask) -> tuple[Any, tuple[Array, ...]]:
     _, length, _, head_dim = query.shape
     lengths = length, key.shape[1]
     padded = _up(lengths[0]), _up(lengths[1])
@@ -143,8 +150,7 @@ def _segments(mask: Mask, lengths: tuple[int, int], padded: tuple[int, int]) -> 
     return causal, (of_query, of_memory)
 
 
-def _cudnn(query: Array, key: Array, mask: Mask, kind: str | None) -> tuple[Any, tuple[Array, ...]]:
-    del kind
+def _cudnn(query: Array, key: Array, mask: Mask) -> tuple[Any, tuple[Array, ...]]:
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         raise UserError(
             f'model.attention_kernel: "cudnn" multiplies in bfloat16, and dtype is {query.dtype}. '
