@@ -220,6 +220,13 @@ class Recipe:
             **self.data.given,
         )
 
+    def _abstract_objective(self) -> Any:
+        """The objective to trace for shapes and counts, which no attention kernel changes and none may refuse."""
+        objective = self.objective()
+        if not hasattr(objective.model, "attention_kernel"):
+            return objective
+        return dataclasses.replace(objective, model=objective.model.clone(attention_kernel="xla"))
+
     @property
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global batch."""
@@ -247,7 +254,7 @@ class Recipe:
     @functools.cached_property
     def abstract_variables(self) -> Any:
         """Shapes of the parameters and the other collections."""
-        objective = self.objective()
+        objective = self._abstract_objective()
         # An abstract key: a real one would start the devices, before jax.distributed could.
         key = jax.eval_shape(jax.random.key, 0)
         return unbox(jax.eval_shape(objective.init, key, self.batch_spec))
@@ -298,10 +305,7 @@ class Recipe:
     @functools.cached_property
     def forward_flops_per_example(self) -> float:
         """Matrix products and convolutions of the forward pass, 2 FLOPs a multiply-accumulate."""
-        objective = self.objective()
-        if hasattr(objective.model, "attention_kernel"):
-            # What a model costs is no matter of how it is computed.
-            objective = dataclasses.replace(objective, model=objective.model.clone(attention_kernel="xla"))
+        objective = self._abstract_objective()
         one = {k: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for k, x in self.batch_spec.items()}
         prepare = functools.partial(objective.prepare, train=False)
         prepared = jax.eval_shape(prepare, one, jax.eval_shape(jax.random.key, 0))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vitax import recipe
 from vitax.core import axes
 from vitax.core.errors import UserError
 from vitax.cost.topology import Topology
@@ -157,6 +158,15 @@ def test_dropout_old_chips_sharded_tokens_and_dense_masks_are_refused(monkeypatc
             fused.fused_attention("splash", *arrays(batch=4), None)
     with pytest.raises(UserError, match=r"for TPUs from v4 on, and these are TPU v3\..*Or take \"pallas\""):
         fused._check_chip("TPU v3")
+
+
+@pytest.mark.parametrize("kernel", ["splash", "cudnn"])
+def test_a_recipe_is_built_where_its_kernel_cannot_run(kernel):
+    # Shapes and counts are those of float32 on a CPU, whatever will train.
+    built = recipe.load("gpt_shakespeare", [f"--config.model.attention_kernel={kernel}"])
+    assert built.forward_flops_per_example == recipe.load("gpt_shakespeare").forward_flops_per_example
+    with pytest.raises(UserError, match='and the devices are of platform "cpu"'):
+        built.program().abstract_state  # noqa: B018
 
 
 def test_the_program_for_cuda_calls_cudnn(monkeypatch):
